@@ -1,0 +1,1 @@
+"""What is asked: facts, topics, templates, answer matching, sources."""

@@ -1,0 +1,1 @@
+"""Who answers: one Engine protocol and its implementations."""

@@ -1,0 +1,1 @@
+"""What is known: the mastery score, its levels, and SFT sets chosen by level."""

@@ -1,0 +1,1 @@
+"""What changed in answers and tokens: accuracy, transitions, drift, statistics."""

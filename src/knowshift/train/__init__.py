@@ -1,0 +1,1 @@
+"""Fine-tuning on prompt/completion sets, on TRL's trainer."""

@@ -1,0 +1,1 @@
+"""What changed in the weights, and putting any share of it back."""

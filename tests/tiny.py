@@ -1,0 +1,118 @@
+"""Tiny real checkpoints: every architecture as transformers writes it, small enough to build in a test."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+ARCHITECTURES = ("llama", "llama-untied", "gpt2", "qwen2", "gemma3")
+
+CORPUS = [
+    "The capital of France is Paris. The capital of Japan is Tokyo. The river runs to the sea.",
+    "Question: what is the capital of Peru? Answer: Lima, a city on the coast.",
+    "<|question|>Who wrote the book?<|answer|>Nobody knows 0123456789 abc xyz.",
+]
+
+
+def tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that can spell anything, with an end token and no beginning token."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def model(
+    architecture: str = "llama", *, seed: int = 0, hidden: int = 32, layers: int = 2, vocabulary: int = 400
+):
+    """A randomly initialised model of ``architecture`` (one of ``ARCHITECTURES``)."""
+    torch.manual_seed(seed)
+    common = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    if architecture == "gpt2":
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=4,
+            n_positions=256,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
+        return GPT2LMHeadModel(config).eval()
+    if architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**common, tie_word_embeddings=True)).eval()
+    if architecture == "llama-untied":
+        return LlamaForCausalLM(LlamaConfig(**common, tie_word_embeddings=False)).eval()
+    if architecture == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**common, tie_word_embeddings=True)).eval()
+    if architecture == "gemma3":
+        return Gemma3ForCausalLM(Gemma3TextConfig(**common, head_dim=8, sliding_window=16)).eval()
+    raise ValueError(architecture)
+
+
+def checkpoint(
+    folder: Path,
+    architecture: str = "llama",
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    shard_size: str = "5GB",
+    **options,
+) -> Path:
+    """Write a complete checkpoint folder with its tokenizer and return it."""
+    built = model(architecture, **options).to(dtype)
+    built.save_pretrained(folder, max_shard_size=shard_size)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def nudge(
+    base: Path,
+    folder: Path,
+    *,
+    scale: float = 0.02,
+    share: float = 0.5,
+    seed: int = 1,
+    shard_size: str = "5GB",
+) -> Path:
+    """A "tuned" copy of ``base``: Gaussian noise of ``scale`` added to a random ``share`` of every weight."""
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * scale
+            chosen = torch.rand(parameter.shape, generator=generator) < share
+            parameter.copy_((parameter.float() + noise * chosen).to(parameter.dtype))
+    loaded.save_pretrained(folder, max_shard_size=shard_size)
+    tokenizer().save_pretrained(folder)
+    return folder
