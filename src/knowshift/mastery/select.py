@@ -1,0 +1,96 @@
+"""SFT sets by mastery level: balanced over topics, and nested in size for one seed."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from knowshift.errors import InputError
+from knowshift.facts.fact import write_jsonl
+from knowshift.facts.prompts import qa_prompt
+from knowshift.mastery.levels import LEVELS
+from knowshift.seeds import derive
+
+
+def select(
+    mastery: pl.DataFrame, *, level: int, size: int, seed: int = 0, split: str = "train", domain: str = "id"
+) -> pl.DataFrame:
+    """Choose ``size`` facts of one level for training.
+
+    Topics take turns, so their counts differ by one at most until a topic runs out; within a topic the order is
+    random under ``seed``. A smaller set is the beginning of a larger one (paper, section 3).
+
+    Args:
+        mastery: the table ``score`` wrote.
+        level: 0 to 4.
+        size: how many facts.
+        seed: of the random order.
+        split: the split to choose from; a table that names no split is used whole.
+        domain: the domain to choose from.
+
+    Raises:
+        InputError: if the level holds fewer facts.
+    """
+    if level not in LEVELS:
+        raise InputError(f"--level must be 0 to 4, not {level}")
+    if size < 1:
+        raise InputError(f"--size must be at least 1, not {size}")
+    pool = mastery.filter((pl.col("level") == level) & (pl.col("domain") == domain))
+    if mastery["split"].str.len_bytes().max() != 0:
+        pool = pool.filter(pl.col("split") == split)
+    if pool.height < size:
+        counts = ", ".join(f"{name}: {count}" for name, count in level_counts(mastery, split, domain).items())
+        raise InputError(
+            f"level {level} holds {pool.height} facts of split {split!r} and domain {domain!r}, "
+            f"fewer than --size {size} (by level {counts})"
+        )
+    order = pool.with_columns(
+        draw=pl.Series([derive(seed, "select", fact) for fact in pool["id"]], dtype=pl.UInt64),
+        turn_of=pl.Series([derive(seed, "select topic", topic) for topic in pool["topic"]], dtype=pl.UInt64),
+    ).with_columns(turn=pl.col("draw").rank("ordinal").over("topic"))
+    return order.sort("turn", "turn_of", "id").head(size).select(mastery.columns)
+
+
+def level_counts(mastery: pl.DataFrame, split: str, domain: str) -> dict[int, int]:
+    """How many facts of a split and domain each level holds."""
+    pool = mastery.filter(((pl.col("split") == split) | (pl.col("split") == "")) & (pl.col("domain") == domain))
+    return {level: pool.filter(pl.col("level") == level).height for level in LEVELS}
+
+
+def write_training_set(chosen: pl.DataFrame, path: Path) -> None:
+    """Write JSONL that TRL loads as it is: ``prompt``, ``completion``, and where the line comes from."""
+    write_jsonl(
+        path,
+        (
+            json.dumps(
+                {
+                    "prompt": qa_prompt(row["question"]),
+                    "completion": row["answers"][0],
+                    "id": row["id"],
+                    "topic": row["topic"],
+                    "level": row["level"],
+                },
+                ensure_ascii=False,
+            )
+            for row in chosen.iter_rows(named=True)
+        ),
+    )
+
+
+def read_mastery(path: Path) -> pl.DataFrame:
+    """The mastery table in a run folder (or a Parquet file itself).
+
+    Raises:
+        InputError: if it is missing, damaged, or lacks a column.
+    """
+    file = path / "mastery.parquet" if path.is_dir() else path
+    if not file.exists():
+        raise InputError(f"{file}: no such file; run `knowshift mastery` first")
+    try:
+        table = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    missing = {"id", "topic", "question", "answers", "split", "domain", "level"} - set(table.columns)
+    if missing:
+        raise InputError(f"{file}: not a mastery table: no column {', '.join(sorted(missing))}")
+    return table
