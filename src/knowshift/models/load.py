@@ -1,0 +1,151 @@
+"""A checkpoint folder into memory: model, tokenizer, and whether two tokenizers are the same.
+
+Safetensors only, no remote code. torch and transformers are imported on the first call, so that resolving a
+name or comparing digests does not wait for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knowshift.errors import InputError
+from knowshift.models import contents
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBE = "Who wrote it?\n  In 1984, Zoë's émigré café cost 12.50 — Río Yí, 東京. <|question|>x<|answer|>"
+
+
+def load_model(
+    path: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None
+) -> PreTrainedModel:
+    """The causal language model of a checkpoint folder, in evaluation mode.
+
+    Args:
+        path: a checkpoint folder, as ``resolve`` returns it.
+        dtype: ``auto`` (bfloat16 where the processor computes in it, else float32), a torch type or its name.
+        device: default CUDA if there is one, else the CPU.
+
+    Raises:
+        InputError: unreadable weights, an architecture transformers does not know, tensors missing or of the
+            wrong shape. A model with freshly drawn weights is never returned.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    from knowshift.models.quiet import quiet
+
+    contents.check(path)
+    target = torch.device(device or default_device())
+    wanted = compute_dtype(target) if dtype == "auto" else dtype
+    number_type = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(number_type, torch.dtype):
+        raise InputError(f"unknown number type {dtype!r}: auto, float32, bfloat16 or float16")
+    try:
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path, dtype=number_type, use_safetensors=True, output_loading_info=True, local_files_only=True
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+    for problem, names in (("missing", info["missing_keys"]), ("of another shape", info["mismatched_keys"])):
+        if names:
+            raise InputError(
+                f"{path}: {len(names)} tensors are {problem}, the first is {_name(sorted(names)[0])}"
+            )
+    loaded: PreTrainedModel = model.to(target).eval()
+    return loaded
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder.
+
+    Raises:
+        InputError: if the folder has none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    from knowshift.models.quiet import quiet
+
+    if not any(path.glob(pattern) for pattern in contents.TOKENIZER_FILES):
+        raise InputError(f"{path}: no tokenizer files in this folder")
+    try:
+        with quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception on a malformed file
+        raise InputError(f"{path}: the tokenizer cannot be read: {_first_line(error)}") from error
+    return tokenizer
+
+
+def same_tokenizer(base: Path, tuned: Path) -> None:
+    """Make sure that a token id means the same to both models and that both read a text as the same ids.
+
+    A different end or padding token is no difference here: instruction tuning often changes them.
+
+    Raises:
+        InputError: naming the first difference.
+    """
+    ours, theirs = load_tokenizer(base), load_tokenizer(tuned)
+    left, right = ours.get_vocab(), theirs.get_vocab()
+    where = f"{base} and {tuned} have different tokenizers"
+    if len(left) != len(right):
+        raise InputError(f"{where}: {len(left)} and {len(right)} tokens")
+    if left != right:
+        by_id, other = ({index: token for token, index in vocabulary.items()} for vocabulary in (left, right))
+        first = min(index for index in by_id.keys() | other.keys() if by_id.get(index) != other.get(index))
+        raise InputError(f"{where}: token {first} is {by_id.get(first)!r} and {other.get(first)!r}")
+    if ours.bos_token_id != theirs.bos_token_id:
+        raise InputError(
+            f"{where}: the beginning-of-sequence id is {ours.bos_token_id} and {theirs.bos_token_id}"
+        )
+    if ours(PROBE).input_ids != theirs(PROBE).input_ids:
+        raise InputError(f"{where}: the same vocabulary, but the same text is split into different tokens")
+
+
+def default_device() -> torch.device:
+    """CUDA if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies in it (CUDA, AVX512-BF16, AMX), else float32.
+
+    On other processors bfloat16 is emulated and several times slower than float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type != "cpu":
+        return torch.float32
+    fast = any(
+        getattr(torch.cpu, probe, lambda: False)()
+        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return torch.bfloat16 if fast else torch.float32
+
+
+def cast_as_stored(model: PreTrainedModel, folder: Path) -> None:
+    """Cast ``model``'s weights in place to the types they are stored in by the checkpoint in ``folder``."""
+    import torch
+
+    types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    stored, usual = contents.stored_types(folder), types[contents.main_type(folder)]
+    model.to(usual)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(types.get(stored.get(name, ""), usual))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _name(key: object) -> str:
+    return str(key[0] if isinstance(key, tuple) else key)
