@@ -58,11 +58,11 @@ def weight_files(folder: Path) -> list[Path]:
     if pickles:
         raise InputError(
             f"{folder}: no safetensors weights, only {pickles[0]}, a pickle file, which is never read: "
-            "convert it where you trust it with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+            "where you trust it, convert it with AutoModelForCausalLM.from_pretrained().save_pretrained()"
         )
     raise InputError(
         f"{folder}: no {SINGLE} in this folder; only safetensors are read: convert a model kept as pickle or "
-        "GGUF with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        "GGUF with AutoModelForCausalLM.from_pretrained().save_pretrained()"
     )
 
 

