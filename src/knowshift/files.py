@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowshift.errors import InputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @contextmanager
@@ -81,6 +84,18 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+
+
+def write_parquet(path: Path, table: "pl.DataFrame") -> None:
+    """Write a table, whole or not at all."""
+    with atomic_file(path) as partial:
+        table.write_parquet(partial)
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of a JSON-able value: the name of what was computed from it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
 def digest_file(path: Path) -> str:

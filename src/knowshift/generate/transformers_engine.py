@@ -178,7 +178,11 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _inverse_cdf(
-    logits: torch.Tensor, temperature: float, owners: Sequence[int], drawn: np.ndarray[Any, Any], block: int = 256
+    logits: torch.Tensor,
+    temperature: float,
+    owners: Sequence[int],
+    drawn: np.ndarray[Any, Any],
+    block: int = 256,
 ) -> list[int]:
     """Token ids drawn from softmax(logits / temperature) by inverse distribution function.
 
@@ -195,7 +199,7 @@ def _inverse_cdf(
     if padding:
         weights = torch.nn.functional.pad(weights, (0, padding))
     blocks = weights.view(rows, -1, block)
-    totals = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    totals = blocks.sum(-1).double().cumsum(-1)
     owner = torch.as_tensor(owners, device=logits.device)
     target = torch.as_tensor(drawn, device=logits.device) * totals[owner, -1]
     hit = torch.searchsorted(totals[owner], target[:, None], right=True).clamp_(max=totals.shape[1] - 1)

@@ -5,8 +5,6 @@ digest of everything that decides its content, so a killed run goes on where it 
 meets an old result.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.matching import Matcher
 from knowshift.facts.templates import FORMS, templates_for
-from knowshift.files import atomic_file, make_folder
+from knowshift.files import digest_of, make_folder, write_parquet
 from knowshift.generate.engine import Completion, Engine, Prompt
 from knowshift.mastery.levels import level
 from knowshift.progress import bar
@@ -135,8 +133,8 @@ def _score_block(
     ]
     if keep_samples:
         samples = list(_sample_rows(facts, draws, hits, options.templates))
-        _write(pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row"), parts / f"{name}.samples.parquet")
-    _write(pl.DataFrame(rows, schema=SCHEMA, orient="row"), parts / f"{name}.parquet")
+        write_parquet(parts / f"{name}.samples.parquet", pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row"))
+    write_parquet(parts / f"{name}.parquet", pl.DataFrame(rows, schema=SCHEMA, orient="row"))
 
 
 def _prompts(facts: Sequence[Fact], options: MasteryOptions) -> Iterator[Prompt]:
@@ -173,16 +171,16 @@ def _sample_rows(
 
 
 def _block_name(facts: Sequence[Fact], options: MasteryOptions, model: str, keep_samples: bool) -> str:
-    content = [model, options.model_dump(), keep_samples, [[fact.to_json(), *templates_for(fact)] for fact in facts]]
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
-
-
-def _write(table: pl.DataFrame, path: Path) -> None:
-    with atomic_file(path) as partial:
-        table.write_parquet(partial)
+    content = [
+        model,
+        options.model_dump(),
+        keep_samples,
+        [[fact.to_json(), *templates_for(fact)] for fact in facts],
+    ]
+    return digest_of(content)
 
 
 def _gather(parts: Sequence[Path], out: Path) -> pl.DataFrame:
     table = pl.concat([pl.read_parquet(part) for part in parts])
-    _write(table, out)
+    write_parquet(out, table)
     return table

@@ -1,0 +1,7 @@
+"""``python -m knowshift``."""
+
+import sys
+
+from knowshift.cli import main
+
+sys.exit(main())

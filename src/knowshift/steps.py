@@ -1,0 +1,199 @@
+"""One function a command: resolved options in, files and ``run.json`` out.
+
+The command line and the demo both call these, so a figure has one way to come about. Rooms do the work; this
+file joins them: names become checkpoints, sources become facts, results become files.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from knowshift.errors import InputError
+from knowshift.facts.fact import Fact
+from knowshift.facts.sources import read_facts
+from knowshift.files import write_json, write_parquet
+from knowshift.generate import load_engine
+from knowshift.mastery.levels import LEVELS
+from knowshift.mastery.score import MasteryOptions, score
+from knowshift.mastery.select import read_mastery, select, write_training_set
+from knowshift.runs import record
+from knowshift.seeds import derive
+
+if TYPE_CHECKING:
+    from knowshift.train.options import TrainOptions
+
+SHOTS = 5
+
+
+def mastery(
+    model: str,
+    source: str,
+    out: Path,
+    options: MasteryOptions,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    keep_samples: bool = False,
+) -> pl.DataFrame:
+    """``knowshift mastery``: score facts, write ``mastery.parquet``."""
+    facts = choose(read_facts(source, split=split), limit, options.seed)
+    engine, digest = load_engine(model)
+    resolved = {"model": model, "facts": source, "split": split, "limit": limit, "keep_samples": keep_samples}
+    with record(out, "mastery", resolved | options.model_dump(), seed=options.seed, models={"model": digest}):
+        return score(engine, facts, out, options, model=digest, keep_samples=keep_samples)
+
+
+def select_set(run: Path, out: Path, *, level: int, size: int, seed: int = 0, split: str = "train") -> pl.DataFrame:
+    """``knowshift select``: write an SFT set of one level."""
+    chosen = select(read_mastery(run), level=level, size=size, seed=seed, split=split)
+    write_training_set(chosen, out)
+    return chosen
+
+
+def train(options: "TrainOptions") -> Path:
+    """``knowshift train``: fine-tune, write a checkpoint folder."""
+    from knowshift.train.run import train as run
+
+    return run(options)
+
+
+def evaluate(
+    model: str,
+    source: str,
+    out: Path,
+    *,
+    mastery_run: Path | None = None,
+    form: str = "trained",
+    max_new_tokens: int = 16,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``knowshift eval``: ask greedily, write ``answers.parquet`` and ``metrics.json``."""
+    from knowshift.measure.accuracy import evaluate as ask
+    from knowshift.measure.accuracy import summarise
+
+    facts = choose(read_facts(source, split=split), limit, seed)
+    levels = read_levels(mastery_run, facts)
+    shots = draw_shots(source, facts, seed) if form == "few-shot" else []
+    engine, digest = load_engine(model)
+    options = {
+        "model": model,
+        "facts": source,
+        "mastery": mastery_run,
+        "form": form,
+        "max_new_tokens": max_new_tokens,
+        "split": split,
+        "limit": limit,
+        "shots": [shot.id for shot in shots],
+    }
+    with record(out, "eval", options, seed=seed, models={"model": digest}):
+        answers = ask(engine, facts, max_new_tokens=max_new_tokens, levels=levels, form=form, shots=shots)
+        metrics = summarise(answers, seed=seed)
+        write_parquet(out / "answers.parquet", answers)
+        write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def drift(
+    base: str,
+    tuned: str,
+    source: str,
+    out: Path,
+    *,
+    mode: str = "teacher",
+    mastery_run: Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``knowshift drift``: how far the next-token distributions moved; ``drift.parquet``, ``metrics.json``."""
+    from knowshift.measure.drift import drift as measure
+    from knowshift.models import digest, resolve
+
+    facts = choose(read_facts(source, split=split), limit, seed)
+    levels = read_levels(mastery_run, facts)
+    templates = best_templates(mastery_run)
+    if mode == "paper" and templates is None:
+        raise InputError("--mode paper needs --mastery DIR: the base model is asked with each topic's best template")
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    options = {
+        "base": base,
+        "tuned": tuned,
+        "facts": source,
+        "mode": mode,
+        "mastery": mastery_run,
+        "split": split,
+        "limit": limit,
+    }
+    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
+    with record(out, "drift", options, seed=seed, models=models):
+        table, metrics = measure(
+            base_path, tuned_path, facts, mode=mode, levels=levels, best_template=templates, seed=seed
+        )
+        write_parquet(out / "drift.parquet", table)
+        write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def choose(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:
+    """``limit`` of ``facts``, drawn at random under ``seed`` (fewer are part of more), in their own order."""
+    if limit is None or limit >= len(facts):
+        return facts
+    if limit < 1:
+        raise InputError(f"--limit must be at least 1, not {limit}")
+    drawn = sorted(facts, key=lambda fact: derive(seed, "limit", fact.id))[:limit]
+    kept = {fact.id for fact in drawn}
+    return [fact for fact in facts if fact.id in kept]
+
+
+def draw_shots(source: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
+    """Solved examples for few-shot prompts: from the train split, never one that is asked."""
+    asked = {fact.id for fact in facts}
+    pool = [fact for fact in read_facts(source) if fact.split == "train" and fact.id not in asked]
+    if len(pool) < SHOTS:
+        raise InputError(f"{source}: few-shot prompts take {SHOTS} facts of split 'train', found {len(pool)}")
+    return sorted(pool, key=lambda fact: derive(seed, "shots", fact.id))[:SHOTS]
+
+
+def read_levels(run: Path | None, facts: Sequence[Fact]) -> dict[str, int] | None:
+    """The mastery level of each of ``facts`` that a mastery run scored; the others have none.
+
+    Raises:
+        InputError: if the run scored none of them.
+    """
+    if run is None:
+        return None
+    table = read_mastery(run)
+    levels = dict(zip(table["id"].to_list(), table["level"].to_list(), strict=True))
+    known = {fact.id: levels[fact.id] for fact in facts if fact.id in levels}
+    if not known:
+        raise InputError(f"{run}: none of the {len(facts)} facts was scored there (first: {facts[0].id!r})")
+    return known
+
+
+def best_templates(run: Path | None) -> dict[str, int] | None:
+    """For each topic of a mastery run, the template with most hits (the first among equals)."""
+    if run is None:
+        return None
+    table = read_mastery(run)
+    if "template_hits" not in table.columns:
+        raise InputError(f"{run}: the mastery table has no column template_hits; score it again")
+    totals = (
+        table.select("topic", "template_hits")
+        .with_columns(template=pl.int_ranges(pl.col("template_hits").list.len()))
+        .explode("template_hits", "template")
+        .group_by("topic", "template")
+        .agg(pl.col("template_hits").sum())
+        .sort("topic", "template_hits", "template", descending=[False, True, False])
+        .group_by("topic", maintain_order=True)
+        .first()
+    )
+    return dict(zip(totals["topic"].to_list(), totals["template"].to_list(), strict=True))
+
+
+def count_levels(table: pl.DataFrame) -> dict[int, int]:
+    """How many facts of each level."""
+    return {level: table.filter(pl.col("level") == level).height for level in LEVELS}

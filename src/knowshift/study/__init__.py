@@ -1,0 +1,1 @@
+"""Chains of steps: resumable stages, and the restoration curve with its controls."""

@@ -1,0 +1,84 @@
+"""The headline figures of a demo run, computed from the files of its stages and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from knowshift.facts.fact import DOMAINS
+from knowshift.files import read_json
+from knowshift.mastery.levels import LEVELS
+from knowshift.mastery.select import read_mastery
+from knowshift.measure.pairs import headline, headline_difference
+from knowshift.measure.transitions import count
+
+TUNED = ("low", "middle")
+
+
+def headline_figures(out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What ``metrics.json`` holds.
+
+    Args:
+        out: the run folder.
+        options: the demo's options as resolved.
+    """
+    seed = options["seed"]
+    answers = {path.name: pl.read_parquet(path / "answers.parquet") for path in sorted((out / "eval").iterdir())}
+    scored = read_mastery(out / "mastery")
+
+    def difference(before: str, after: str) -> dict[str, float]:
+        return headline_difference(answers[before], answers[after], seed=seed).to_json()
+
+    return {
+        "model": options["model"],
+        "facts": scored.height,
+        "levels": {domain: _levels(scored.filter(pl.col("domain") == domain)) for domain in DOMAINS},
+        "models": {name: _training(out, name, options["method"]) for name in TUNED},
+        "accuracy": {name: _accuracy(table, seed) for name, table in answers.items()},
+        "transitions": {
+            name: count(pl.read_parquet(out / "transitions" / f"{name}.parquet")) for name in (*TUNED, "restored")
+        },
+        "drift": {name: read_json(out / "drift" / name / "metrics.json") for name in TUNED},
+        "concentration": {name: _concentration(out / "diff" / name) for name in TUNED},
+        "restoration": {
+            **read_json(out / "sweep" / "choice.json"),
+            "test_difference": difference("low", "restored"),
+            "interpolation_difference": difference("low", "interpolated"),
+            "against_interpolation": difference("interpolated", "restored"),
+        },
+        "settings": options,
+    }
+
+
+def _levels(scored: pl.DataFrame) -> dict[str, int]:
+    return {str(level): scored.filter(pl.col("level") == level).height for level in LEVELS}
+
+
+def _training(out: Path, name: str, method: str) -> dict[str, Any]:
+    lines = pl.read_ndjson(out / "sets" / f"{name}.jsonl")
+    level = lines["level"][0]
+    return {
+        "title": f"{lines.height} facts of level {level}",
+        "set": f"sets/{name}.jsonl",
+        "size": lines.height,
+        "level": level,
+        "method": method,
+    }
+
+
+def _accuracy(answers: pl.DataFrame, seed: int) -> dict[str, Any]:
+    own = {domain: answers.filter(pl.col("domain") == domain) for domain in DOMAINS}
+    return {
+        **{domain: headline(rows, seed=seed).to_json() for domain, rows in own.items() if rows.height},
+        "both": headline(answers, seed=seed).to_json(),
+    }
+
+
+def _concentration(folder: Path) -> dict[str, float]:
+    curve = pl.read_parquet(folder / "concentration.parquet")
+    top = curve.filter((pl.col("fraction") - 0.01).abs() < 1e-12).row(0, named=True)
+    return {
+        "top_1_percent_share": top["share"],
+        "null": top["null_share"],
+        "changed_share": read_json(folder / "metrics.json")["changed_share"],
+    }
