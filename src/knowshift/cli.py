@@ -183,7 +183,9 @@ def mastery(
         max_new_tokens=max_new_tokens,
         seed=seed,
     )
-    table = steps.mastery(model, facts, out, options, split=split, limit=limit, keep_samples=keep_samples)
+    table = steps.mastery(
+        model, facts, out, options, engine=engine.value, split=split, limit=limit, keep_samples=keep_samples
+    )
     for level, count in steps.count_levels(table).items():
         typer.echo(f"level {level}: {count} facts")
 

@@ -33,16 +33,25 @@ def mastery(
     out: Path,
     options: MasteryOptions,
     *,
+    engine: str = "transformers",
     split: str | None = None,
     limit: int | None = None,
     keep_samples: bool = False,
 ) -> pl.DataFrame:
     """``knowshift mastery``: score facts, write ``mastery.parquet``."""
     facts = choose(read_facts(source, split=split), limit, options.seed)
-    engine, digest = load_engine(model)
-    resolved = {"model": model, "facts": source, "split": split, "limit": limit, "keep_samples": keep_samples}
-    with record(out, "mastery", resolved | options.model_dump(), seed=options.seed, models={"model": digest}):
-        return score(engine, facts, out, options, model=digest, keep_samples=keep_samples)
+    loaded, digest = load_engine(model, engine)
+    resolved = {
+        "model": model,
+        "facts": source,
+        "engine": engine,
+        "split": split,
+        "limit": limit,
+        "keep_samples": keep_samples,
+        **options.model_dump(),
+    }
+    with record(out, "mastery", resolved, seed=options.seed, models={"model": digest}):
+        return score(loaded, facts, out, options, model=digest, keep_samples=keep_samples)
 
 
 def select_set(run: Path, out: Path, *, level: int, size: int, seed: int = 0, split: str = "train") -> pl.DataFrame:
