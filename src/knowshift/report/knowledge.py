@@ -1,0 +1,202 @@
+"""The sections about answers and tokens: mastery, accuracy, facts lost and gained, divergence."""
+
+import polars as pl
+
+from knowshift.report import charts, commands, listings, tables
+from knowshift.report.blocks import Figure, Panel, Section
+from knowshift.report.data import DRIFT, Run
+from knowshift.report.theme import DOMAINS
+from knowshift.report.words import count, listing, nats, percent
+
+
+def mastery(run: Run) -> Section:
+    """What the base model knew before training."""
+    section = Section("mastery", "What the base model knew", commands=commands.mastery(run))
+    table = run.mastery
+    if table is None:
+        section.lead.append("Mastery was not scored in this run, so levels are not shown here.")
+        return section
+    counts = tables.level_counts(table)
+    trials = int(table["trials"].median() or 0)  # type: ignore[arg-type]
+    section.lead.append(
+        f"Every fact was put to the model in several phrasings and sampled, {count(trials, 'sample')} a fact. "
+        "The share of samples that hold an accepted answer is the fact's mastery; it decides the level, "
+        "from 0 (never) to 4 (more than three quarters)."
+    )
+    shares = [
+        f"{percent(part.filter(level=0).height / part.height, 0)} of {name.lower()} facts"
+        for domain, name in DOMAINS.items()
+        if (part := table.filter(domain=domain)).height
+    ]
+    section.blocks.append(
+        Figure(
+            "Facts at each mastery level",
+            f"The model never found {listing(shares)}.",
+            (Panel("mastery-levels", charts.mastery(counts)),),
+            ("mastery/mastery.parquet",),
+            listings.levels(table),
+        )
+    )
+    section.blocks.append(listings.examples(tables.examples(table, run.seed)))
+    section.sources.append("mastery/mastery.parquet")
+    return section
+
+
+def accuracy(run: Run) -> Section:
+    """Closed-book accuracy of every model."""
+    section = Section("accuracy", "Accuracy before and after", commands=commands.evaluation(run))
+    answers = {name: table for name in run.names if (table := run.answers(name)) is not None}
+    if "base" not in answers:
+        section.lead.append("The base model was not asked the test facts in this run, so nothing is compared.")
+        return section
+    section.lead.append(
+        "Every model answers the test facts in the trained question form, greedily. Accuracy is the unweighted "
+        "mean over mastery levels, so that the many facts of one level do not decide it. Out-of-domain topics "
+        "have no fact in any training set."
+    )
+    formed = {name: tables.mean(table, "in_format") for name, table in answers.items()}
+    tuned = formed.get(run.main.name)
+    if tuned is not None and formed["base"] < tuned - 0.1:
+        section.lead.append(
+            f"The base model ended {percent(formed['base'], 0)} of its answers in the trained form, the tuned one "
+            f"{percent(tuned, 0)}: part of what training changes is the form. The strict match, which wants the "
+            "answer alone on the first line, shows how much."
+        )
+    section.blocks.append(listings.accuracy(run, answers))
+    section.blocks.append(_level_figure(run, answers))
+    section.sources.extend(f"eval/{name}/answers.parquet" for name in answers)
+    return section
+
+
+def facts(run: Run) -> Section:
+    """Facts kept, lost and gained, with names."""
+    section = Section("facts", "Facts lost and gained", commands=commands.evaluation(run))
+    moved = {name: table for name in run.names if (table := run.transitions(name)) is not None}
+    if not moved:
+        section.lead.append("This run holds no transitions, so single facts are not followed here.")
+        return section
+    counts = tables.change_counts(moved)
+    labels = {name: run.label(name) for name in moved}
+    panels = tuple(
+        Panel(f"transitions-{domain}", charts.transitions(part, labels, domain), name)
+        for domain, name in DOMAINS.items()
+        if (part := counts.filter(domain=domain)).height
+    )
+    section.lead.append(
+        "A fact is kept if base and tuned model both answer it, lost if only the base does, gained if only the "
+        "tuned model does."
+    )
+    section.blocks.append(
+        Figure(
+            "What became of each test fact",
+            _most_lost(run, moved),
+            panels,
+            tuple(f"transitions/{name}.parquet" for name in moved),
+            listings.changes(run, counts),
+        )
+    )
+    if "restored" in moved and run.main.name in moved:
+        back, newly = tables.given_back(moved[run.main.name], moved["restored"])
+        lost = moved[run.main.name].filter(change="lost").height
+        section.lead.append(
+            f"Restoration answers {count(back)} of the {count(lost, 'fact')} that training on {run.main.title} "
+            f"lost, and loses {count(newly)} that it had kept."
+        )
+    section.blocks.append(listings.named(run, moved))
+    section.sources.extend(f"transitions/{name}.parquet" for name in moved)
+    return section
+
+
+def drift(run: Run) -> Section:
+    """How far the next-token distributions moved."""
+    section = Section("drift", "How far the predictions moved", commands=commands.drift(run))
+    found = {
+        model.name: table
+        for model in run.tuned
+        if (table := run.table(f"drift/{model.name}/drift.parquet", DRIFT)) is not None
+    }
+    if not found:
+        section.lead.append("Divergence was not measured in this run.")
+        return section
+    section.lead.append(
+        "KL(tuned‖base) compares both models' predictions for the tokens of the right answer, given the same "
+        "text, over the whole vocabulary. It is in nats per answer token; 0 means identical predictions."
+    )
+    figures = tables.drift_by_level(found, run.seed)
+    labels = {name: run.label(name) for name in found}
+    means = [f"{nats(tables.mean(table, 'kl_tuned_base'))} for {run.label(name)}" for name, table in found.items()]
+    panels = tuple(
+        Panel(
+            f"drift-{domain}",
+            charts.by_level(part, labels, "KL, nats per token", "KL(tuned‖base)", share=False),
+            name,
+        )
+        for domain, name in DOMAINS.items()
+        if (part := figures.filter(domain=domain)).height
+    )
+    sources = tuple(f"drift/{name}/drift.parquet" for name in found)
+    section.blocks.append(
+        Figure(
+            "Divergence from the base model by mastery level",
+            f"On average {listing(means)}.",
+            panels,
+            sources,
+            listings.figures(run, figures, lambda value: f"{value:.3f}", "KL, nats per answer token"),
+        )
+    )
+    section.sources.extend(sources)
+    return section
+
+
+def _level_figure(run: Run, answers: dict[str, pl.DataFrame]) -> Figure:
+    figures = tables.accuracy_by_level(answers)
+    labels = {name: run.label(name) for name in answers}
+    panels = tuple(
+        Panel(f"accuracy-{domain}", charts.by_level(part, labels, "accuracy", "accuracy"), name)
+        for domain, name in DOMAINS.items()
+        if (part := figures.filter(domain=domain)).height
+    )
+    return Figure(
+        "Accuracy by mastery level",
+        _where_it_fell(run, figures),
+        panels,
+        tuple(f"eval/{name}/answers.parquet" for name in answers),
+        listings.figures(run, figures, percent, "Accuracy"),
+    )
+
+
+def _where_it_fell(run: Run, figures: pl.DataFrame) -> str:
+    """The levels whose intervals lie wholly apart before and after: a cautious reading, no test of its own."""
+    pair = figures.filter(model="base").join(figures.filter(model=run.main.name), on=["domain", "level"])
+    if not pair.height:
+        return "The base and the tuned model share no level."
+    said = []
+    for domain, name in DOMAINS.items():
+        part = pair.filter(domain=domain).sort("level")
+        down = part.filter(pl.col("high_right") < pl.col("low"))["level"].to_list()
+        up = part.filter(pl.col("low_right") > pl.col("high"))["level"].to_list()
+        for levels, verb in ((down, "fell"), (up, "rose")):
+            if levels:
+                said.append(f"{name.lower()} it {verb} at {_levels(levels)}")
+    if not said:
+        return f"At no single level do the intervals before and after training on {run.main.title} lie apart."
+    return f"Where the intervals before and after training on {run.main.title} lie apart: {'; '.join(said)}."
+
+
+def _levels(levels: list[int]) -> str:
+    return f"{'level' if len(levels) == 1 else 'levels'} {listing([str(level) for level in levels])}"
+
+
+def _most_lost(run: Run, moved: dict[str, pl.DataFrame]) -> str:
+    name = run.main.name if run.main.name in moved else next(iter(moved))
+    table = moved[name]
+    lost = table.filter(change="lost")
+    if not lost.height:
+        return f"{run.label(name)}: no test fact was lost."
+    known = table.filter(pl.col("change").is_in(["kept", "lost"]))
+    topics = lost["topic"].value_counts(sort=True).sort("count", "topic", descending=[True, False])
+    topic, most = topics.row(0)
+    return (
+        f"{run.label(name)}: {count(lost.height)} of the {count(known.height, 'fact')} that the base answered were "
+        f"lost ({percent(lost.height / known.height, 0)}), {count(most)} of them of the topic {topic.replace('_', ' ')}."
+    )

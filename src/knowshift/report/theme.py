@@ -1,0 +1,75 @@
+"""How charts look: a colour-blind-safe palette with at least 3:1 contrast on white and on dark paper.
+
+The neutral colours are exact strings on purpose: the page's style sheet replaces them for dark paper.
+"""
+
+from typing import Any
+
+import altair as alt
+
+INK, MUTED, GRID = "#24292f", "#57606a", "#dfe3e8"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+# Okabe and Ito's hues; the lighter ones darkened until they stand out on white.
+GREY, VERMILION, BLUE, GREEN, PINK, OCHRE, VIOLET = (
+    "#7f7f7f",
+    "#d55e00",
+    "#0072b2",
+    "#009e73",
+    "#cc79a7",
+    "#a6761d",
+    "#7b61b8",
+)
+MODELS = {"base": GREY, "low": VERMILION, "middle": BLUE, "restored": GREEN, "interpolated": PINK}
+SPARE = (OCHRE, VIOLET)
+METHODS = {
+    "relative": ("Relative change (restored)", GREEN, [1, 0], "circle"),
+    "interpolate": ("Interpolation", PINK, [6, 3], "square"),
+    "base-magnitude": ("Smallest base weight", OCHRE, [3, 2], "triangle-up"),
+    "absolute": ("Largest absolute change", VIOLET, [8, 2, 2, 2], "diamond"),
+    "random": ("Random", GREY, [2, 2], "cross"),
+}
+# White text reads on all four at 4.5:1.
+CHANGES = {"kept": "#0072b2", "lost": "#c24e00", "gained": "#007a5a", "never": "#6b6b6b"}
+DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
+LEVELS = ("0|never", "1|up to ¼", "2|up to ½", "3|up to ¾", "4|more")
+
+
+def model_colours(names: list[str]) -> list[str]:
+    """One colour for each model, the same in every chart."""
+    spare = iter(SPARE * len(names))
+    return [MODELS.get(name) or next(spare) for name in names]
+
+
+def finish(chart: Any, description: str, height: int = 260) -> Any:
+    """A chart with the house style and its description for screen readers; the width is left to the page."""
+    text = {"labelFont": FONT, "titleFont": FONT, "labelColor": INK, "titleColor": MUTED}
+    return chart.properties(height=height, description=description, background="transparent").configure(
+        font=FONT,
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
+            **text,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            gridColor=GRID,
+            domainColor=MUTED,
+            tickColor=MUTED,
+            labelOverlap=True,
+        ),
+        legend=alt.LegendConfig(
+            **text, orient="top", columns=2, title=None, labelFontSize=12, labelLimit=200, symbolSize=90
+        ),
+    )
+
+
+def panel(chart: Any, width: int | str) -> dict[str, Any]:
+    """The Vega-Lite specification of ``chart`` at ``width`` pixels or ``container``.
+
+    The schema's address is left out: nothing in the page may point outside.
+    """
+    spec: dict[str, Any] = chart.properties(
+        width=width, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    ).to_dict()
+    spec.pop("$schema", None)
+    return spec
