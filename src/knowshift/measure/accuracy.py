@@ -99,14 +99,9 @@ def summarise(answers: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLE
     by_domain = {domain: answers.filter(pl.col("domain") == domain) for domain in domains(answers)}
     return {
         "facts": answers.height,
-        "headline": {
-            match: headline(answers, match, seed=seed, resamples=resamples).to_json() for match in MATCHERS
-        },
+        "headline": {match: headline(answers, match, seed=seed, resamples=resamples).to_json() for match in MATCHERS},
         **{
-            match: {
-                domain: _domain(rows, match, seed=seed, resamples=resamples)
-                for domain, rows in by_domain.items()
-            }
+            match: {domain: _domain(rows, match, seed=seed, resamples=resamples) for domain, rows in by_domain.items()}
             for match in MATCHERS
         },
         "in_format": {domain: _share(rows["in_format"]) for domain, rows in by_domain.items()},

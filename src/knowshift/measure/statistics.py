@@ -13,7 +13,7 @@ import polars as pl
 from scipy.stats import binomtest, norm
 
 from knowshift.measure.pairs import pair
-from knowshift.measure.strata import domains, with_strata
+from knowshift.measure.strata import with_strata
 from knowshift.seeds import derive
 
 Match = Literal["contains", "strict"]
@@ -105,9 +105,7 @@ def paired_difference(
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"pairs are needed, got {first.shape} and {second.shape}")
-    return bootstrap_mean(
-        second - first, strata, groups, seed=seed, resamples=resamples, confidence=confidence
-    )
+    return bootstrap_mean(second - first, strata, groups, seed=seed, resamples=resamples, confidence=confidence)
 
 
 def wilson(hits: int, trials: int, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -148,42 +146,33 @@ def headline(
         resamples: how many.
     """
     table = with_strata(answers)
-    return bootstrap_mean(
-        table[match].to_numpy(), table["stratum"], table["domain"], seed=seed, resamples=resamples
-    )
+    return bootstrap_mean(table[match].to_numpy(), table["stratum"], table["domain"], seed=seed, resamples=resamples)
 
 
-def difference(
+def headline_difference(
     before: pl.DataFrame,
     after: pl.DataFrame,
     match: Match = "contains",
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, Estimate]:
-    """``after`` minus ``before`` on the same facts, by a paired stratified bootstrap.
+) -> Estimate:
+    """Headline of ``after`` minus that of ``before`` on the same facts, by a paired stratified bootstrap.
 
     Args:
-        before: a table of answers, of which id, domain, level and the matcher's column are read.
+        before: a table of answers, of which id, domain, level and the matcher's column are read. Filtered to
+            one domain, it gives that domain's difference of means over levels.
         after: answers to the same facts.
         match: the matcher.
         seed: of the resampling.
         resamples: how many.
 
-    Returns:
-        ``headline`` (the mean of the domain means) and each domain present.
-
     Raises:
         InputError: if the two tables do not hold the same facts.
     """
     table = with_strata(pair(before, after, (match,)))
-
-    def estimate(rows: pl.DataFrame) -> Estimate:
-        old, new = rows[f"{match}_before"].to_numpy(), rows[f"{match}_after"].to_numpy()
-        return paired_difference(old, new, rows["stratum"], rows["domain"], seed=seed, resamples=resamples)
-
-    parts = {domain: estimate(table.filter(pl.col("domain") == domain)) for domain in domains(table)}
-    return {"headline": estimate(table), **parts}
+    old, new = table[f"{match}_before"].to_numpy(), table[f"{match}_after"].to_numpy()
+    return paired_difference(old, new, table["stratum"], table["domain"], seed=seed, resamples=resamples)
 
 
 def _codes(labels: npt.ArrayLike | None, length: int) -> npt.NDArray[np.intp]:

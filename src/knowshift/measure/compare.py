@@ -1,0 +1,119 @@
+"""Two models read their passages, then their heads are compared a few positions at a time.
+
+Joins ``states`` (one model after the other, hidden states on disk) with ``kl`` (logits to divergences). What
+the figures mean for a fact is not known here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from knowshift.errors import InputError
+from knowshift.measure.kl import Divergence, divergence, top_divergence
+from knowshift.measure.passages import Passage
+from knowshift.measure.states import Head, final_states, take_head
+from knowshift.models import load_model
+from knowshift.progress import bar
+
+# Logits made at once by one head, and compared at once: the first is a matrix product that likes to be large,
+# the second many passes over the same numbers, which on a CPU should stay in its cache.
+HEAD_LOGITS = 1 << 23
+COMPARED_LOGITS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is left of a model that has read its passages.
+
+    Attributes:
+        path: its checkpoint.
+        states: (positions, hidden) on disk.
+        head: from states to logits.
+    """
+
+    path: Path
+    states: torch.Tensor
+    head: Head
+
+
+def read(
+    path: Path,
+    passages: Sequence[Passage],
+    file: Path,
+    *,
+    number_type: torch.dtype | str,
+    batch_tokens: int,
+    label: str,
+) -> Reading:
+    """Load a checkpoint, let it read ``passages`` and keep its states in ``file`` and its head in memory."""
+    model = load_model(path, dtype=number_type)
+    states = final_states(model, passages, file, batch_tokens=batch_tokens, label=label)
+    return Reading(path, states, take_head(model))
+
+
+@torch.inference_mode()
+def compare_all(base: Reading, tuned: Reading, targets: Sequence[int], words: int) -> Divergence:
+    """The divergence at every position over the first ``words`` tokens, on the CPU.
+
+    Args:
+        base: of the same passages as ``tuned``.
+        tuned: the other model.
+        targets: for each position, the token that truly follows.
+        words: tokens of the tokenizer; rows of a padded vocabulary beyond them are left out.
+
+    Raises:
+        InputError: naming the model whose logits are not finite.
+    """
+    follows = torch.tensor(targets)
+    parts = []
+    for place, left, right in _logits(base, tuned, words):
+        part = divergence(left, right, follows[place].to(left.device))
+        _check_finite(part.tuned_base, (base, left), (tuned, right))
+        parts.append(Divergence(*(column.cpu() for column in part)))
+    return Divergence(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def compare_tops(base: Reading, tuned: Reading, words: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The paper's divergence at every position: over the tuned model's top tokens alone.
+
+    Returns:
+        KL(tuned || base), KL(base || tuned), and whether both models' most likely token is the same.
+
+    Raises:
+        InputError: naming the model whose logits are not finite.
+    """
+    parts = []
+    for _, left, right in _logits(base, tuned, words):
+        forward, backward = top_divergence(left, right)
+        _check_finite(forward, (base, left), (tuned, right))
+        parts.append((forward.cpu(), backward.cpu(), (left.argmax(-1) == right.argmax(-1)).cpu()))
+    forward, backward, agree = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return forward, backward, agree
+
+
+def _logits(base: Reading, tuned: Reading, words: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Both models' logits over the first ``words`` tokens, the same few positions of each at a time."""
+    total = len(base.states)
+    chunk = max(1, HEAD_LOGITS // words)
+    with bar("comparing", total) as advance:
+        for start in range(0, total, chunk):
+            stop = min(start + chunk, total)
+            left = base.head(base.states[start:stop])[:, :words]
+            right = tuned.head(tuned.states[start:stop])[:, :words].to(left.device)
+            rows = max(1, COMPARED_LOGITS // words) if left.device.type == "cpu" else chunk
+            for first in range(0, stop - start, rows):
+                last = min(first + rows, stop - start)
+                yield slice(start + first, start + last), left[first:last], right[first:last]
+            advance(stop - start)
+
+
+def _check_finite(result: torch.Tensor, *sides: tuple[Reading, torch.Tensor]) -> None:
+    if bool(result.isfinite().all()):
+        return
+    for reading, logits in sides:
+        if not bool(logits.isfinite().all()):
+            raise InputError(f"{reading.path}: the model's logits are not finite; its weights are damaged")
+    raise InputError(f"{sides[0][0].path} and {sides[1][0].path}: the divergence of their logits overflows")

@@ -1,0 +1,190 @@
+"""Divergences at positions as a table of facts, and the table as figures.
+
+Columns of the table: id, topic, domain, level, tokens (how many were averaged over), kl_tuned_base,
+kl_base_tuned, top1_agree (share of tokens where both models' first choice is the same). `teacher` adds the mean
+log-probability of the answer's tokens under both models and the divergence on the prompt's tokens; `paper` adds
+the base model's template.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from knowshift.facts.fact import Fact
+from knowshift.measure.kl import Divergence
+from knowshift.measure.passages import Passage
+from knowshift.measure.statistics import RESAMPLES, bootstrap_mean
+from knowshift.measure.strata import domains, level_column, missing_levels, with_strata
+
+FIGURES = ("kl_tuned_base", "kl_base_tuned", "top1_agree")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+MOVED_MOST = 25
+
+
+def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Divergence) -> pl.DataFrame:
+    """One row a position: the fact's index, whether its target is of the answer, and what was compared there."""
+    columns = {name: column.numpy() for name, column in compared._asdict().items()}
+    return pl.DataFrame(
+        {
+            "fact": np.repeat(np.arange(len(passages)), [passage.kept for passage in passages]),
+            "answer": np.concatenate(
+                [np.arange(passage.kept) >= passage.kept - passage.answer for passage in passages]
+            ),
+            "target": targets,
+            "kl_tuned_base": columns.pop("tuned_base").astype(np.float64),
+            "kl_base_tuned": columns.pop("base_tuned").astype(np.float64),
+            **columns,
+        }
+    ).with_columns(top1_agree=(pl.col("top_base") == pl.col("top_tuned")).cast(pl.Float64))
+
+
+def teacher(facts: Sequence[Fact], levels: Mapping[str, int] | None, positions: pl.DataFrame) -> pl.DataFrame:
+    """The table of facts of mode `teacher`: means over the answer's tokens of each fact."""
+    answer = pl.col("answer")
+    figures = positions.group_by("fact", maintain_order=True).agg(
+        answer.sum().cast(pl.Int32).alias("tokens"),
+        *(pl.col(name).filter(answer).mean() for name in FIGURES),
+        logprob_base=pl.col("target_base").filter(answer).mean().cast(pl.Float64),
+        logprob_tuned=pl.col("target_tuned").filter(answer).mean().cast(pl.Float64),
+        prompt_kl_tuned_base=pl.col("kl_tuned_base").filter(~answer).mean(),
+    )
+    return pl.concat([_described(facts, levels), figures.drop("fact")], how="horizontal")
+
+
+def paper(
+    facts: Sequence[Fact],
+    levels: Mapping[str, int] | None,
+    templates: Mapping[str, int],
+    tuned_base: torch.Tensor,
+    base_tuned: torch.Tensor,
+    agree: torch.Tensor,
+) -> pl.DataFrame:
+    """The table of facts of mode `paper`: the first predicted token of each fact."""
+    return _described(facts, levels).with_columns(
+        tokens=pl.lit(1, pl.Int32),
+        kl_tuned_base=pl.Series(tuned_base.numpy()),
+        kl_base_tuned=pl.Series(base_tuned.numpy()),
+        top1_agree=pl.Series(agree.numpy()).cast(pl.Float64),
+        template=pl.Series([templates[fact.topic] for fact in facts], dtype=pl.Int32),
+    )
+
+
+def summarise(table: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """``metrics.json`` of a drift table: means with 95 % intervals, every fact counting once, and quantiles.
+
+    Returns:
+        facts, tokens; each figure's mean over all facts, and under ``intervals`` the same with its bounds;
+        ``domains`` with each figure's mean, its unweighted mean over levels (null where nothing has a level)
+        and its mean in each level; ``quantiles`` over facts.
+    """
+
+    def means(rows: pl.DataFrame) -> dict[str, Any]:
+        return {
+            name: bootstrap_mean(rows[name].to_numpy(), seed=seed, resamples=resamples).to_json() for name in FIGURES
+        }
+
+    def over_levels(rows: pl.DataFrame) -> dict[str, Any] | None:
+        scored = with_strata(rows.drop_nulls("level"))
+        if scored.is_empty():
+            return None
+        return {
+            name: bootstrap_mean(scored[name], scored["stratum"], seed=seed, resamples=resamples).to_json()
+            for name in FIGURES
+        }
+
+    by_domain = {}
+    for domain in domains(table):
+        rows = table.filter(pl.col("domain") == domain)
+        parts = rows.drop_nulls("level").partition_by("level", as_dict=True)
+        by_domain[domain] = {
+            "facts": rows.height,
+            **means(rows),
+            "mean_over_levels": over_levels(rows),
+            "levels": {str(level): {"facts": part.height, **means(part)} for (level,), part in sorted(parts.items())},
+            "levels_missing": missing_levels(rows),
+        }
+    overall = means(table)
+    return {
+        "facts": table.height,
+        "tokens": int(table["tokens"].sum()),
+        **{name: mean["value"] for name, mean in overall.items()},
+        "intervals": overall,
+        "domains": by_domain,
+        "quantiles": {name: _quantiles(table[name]) for name in FIGURES[:2]},
+    }
+
+
+def by_token(facts: Sequence[Fact], positions: pl.DataFrame, tokenizer: Any) -> dict[str, Any]:
+    """Figures of single tokens in mode `teacher`: answers and prompts apart, and what moved most, in words.
+
+    Returns:
+        ``answer`` and ``prompt``: tokens, means and quantiles with every token counting once (null without
+        tokens); ``logprob``: mean log-probability of the answers' tokens under each model; ``moved_most``: the
+        answer tokens with the largest KL(tuned || base), what came before each in the answer, and what each
+        model would have said there with which probability.
+    """
+    answer, prompt = positions.filter("answer"), positions.filter(~pl.col("answer"))
+    return {
+        "answer": _tokens(answer),
+        "prompt": _tokens(prompt),
+        "logprob": {side: _mean(answer[f"target_{side}"]) for side in ("base", "tuned")},
+        "moved_most": _moved_most(facts, answer, tokenizer),
+    }
+
+
+def _described(facts: Sequence[Fact], levels: Mapping[str, int] | None) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "id": [fact.id for fact in facts],
+            "topic": [fact.topic for fact in facts],
+            "domain": [fact.domain for fact in facts],
+            "level": level_column([fact.id for fact in facts], levels),
+        }
+    )
+
+
+def _tokens(rows: pl.DataFrame) -> dict[str, Any] | None:
+    if rows.is_empty():
+        return None
+    return {
+        "tokens": rows.height,
+        **{name: _mean(rows[name]) for name in FIGURES},
+        "quantiles": {name: _quantiles(rows[name]) for name in FIGURES[:2]},
+    }
+
+
+def _mean(values: pl.Series) -> float:
+    return float(values.to_numpy().mean(dtype=np.float64))
+
+
+def _quantiles(values: pl.Series) -> dict[str, float]:
+    found = np.quantile(values.to_numpy(), QUANTILES)
+    return {f"{share:g}": float(value) for share, value in zip(QUANTILES, found, strict=True)}
+
+
+def _moved_most(facts: Sequence[Fact], answer: pl.DataFrame, tokenizer: Any) -> list[dict[str, Any]]:
+    said = answer.with_columns(place=pl.int_range(pl.len()).over("fact"))
+    rows = said.sort("kl_tuned_base", descending=True, maintain_order=True).head(MOVED_MOST)
+    moved = []
+    for row in rows.iter_rows(named=True):
+        fact = facts[row["fact"]]
+        before = said.filter((pl.col("fact") == row["fact"]) & (pl.col("place") < row["place"]))["target"]
+        moved.append(
+            {
+                "id": fact.id,
+                "question": fact.question,
+                "before": tokenizer.decode(before.to_list()),
+                "token": tokenizer.decode([row["target"]]),
+                "token_base": float(np.exp(row["target_base"])),
+                "token_tuned": float(np.exp(row["target_tuned"])),
+                "top_base": tokenizer.decode([row["top_base"]]),
+                "top_base_probability": float(np.exp(row["top_base_logprob"])),
+                "top_tuned": tokenizer.decode([row["top_tuned"]]),
+                "top_tuned_probability": float(np.exp(row["top_tuned_logprob"])),
+                "kl_tuned_base": row["kl_tuned_base"],
+            }
+        )
+    return moved

@@ -1,0 +1,111 @@
+"""Texts as token ids, with the positions whose next-token distribution is measured; and batches of them.
+
+Knows the tokenizer, not the model. A passage is read as the tokenizer gives it, its own special tokens (a
+beginning-of-sequence token) included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from knowshift.errors import InputError
+from knowshift.facts.fact import Fact
+from knowshift.facts.prompts import qa_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a model reads for one fact.
+
+    Attributes:
+        ids: the tokens the model reads.
+        kept: at how many of the last of them its prediction is measured.
+        targets: for each of these, the token that truly follows; empty where nothing is given to follow.
+        answer: how many of the last targets belong to the answer; the others are the prompt's own.
+    """
+
+    ids: tuple[int, ...]
+    kept: int
+    targets: tuple[int, ...] = ()
+    answer: int = 0
+
+
+def gold_passages(tokenizer: Any, facts: Sequence[Fact]) -> list[Passage]:
+    """Each fact's trained prompt with its preferred answer and the end token, every position measured.
+
+    As in training, the answer's tokens are those of prompt and answer together from where they part from the
+    tokens of the prompt alone. A tokenizer without an end token leaves it out.
+
+    Raises:
+        InputError: naming a fact whose prompt or answer is no token at all.
+    """
+    prompts = [qa_prompt(fact.question) for fact in facts]
+    whole = [prompt + fact.answers[0] for prompt, fact in zip(prompts, facts, strict=True)]
+    end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    passages = []
+    for fact, prompt, ids in zip(facts, _encode(tokenizer, prompts), _encode(tokenizer, whole), strict=True):
+        start = _common_prefix(prompt, ids)
+        if start == len(ids):
+            raise InputError(f"fact {fact.id!r}: the answer {fact.answers[0]!r} is no token at all")
+        if not start:
+            raise InputError(f"fact {fact.id!r}: the prompt is no token at all")
+        # Some tokenizers end every text themselves; a second end token would be one that nobody trained.
+        targets = ids[1:] if ids[-1:] == end else ids[1:] + end
+        passages.append(Passage(ids[: len(targets)], len(targets), targets, len(targets) - (start - 1)))
+    return passages
+
+
+def prompt_passages(tokenizer: Any, facts: Sequence[Fact], prompts: Sequence[str]) -> list[Passage]:
+    """Each fact's prompt, measured where the answer would begin: an end token that the tokenizer adds is left out.
+
+    Raises:
+        InputError: naming a fact whose prompt is no token at all.
+    """
+    passages = []
+    for fact, ids in zip(facts, _encode(tokenizer, prompts), strict=True):
+        if ids[-1:] == (tokenizer.eos_token_id,):
+            ids = ids[:-1]
+        if not ids:
+            raise InputError(f"fact {fact.id!r}: the prompt is no token at all")
+        passages.append(Passage(ids, 1))
+    return passages
+
+
+def check_fit(passages: Sequence[Passage], facts: Sequence[Fact], *, context: int | None, rows: int) -> None:
+    """Make sure that a model can read the passages.
+
+    Args:
+        passages: one for each fact.
+        facts: to name the one that does not fit.
+        context: the most tokens the model reads; None if it has no limit.
+        rows: tokens the model has an embedding for.
+
+    Raises:
+        InputError: naming the first fact that does not fit.
+    """
+    for fact, passage in zip(facts, passages, strict=True):
+        if context is not None and len(passage.ids) > context:
+            raise InputError(f"fact {fact.id!r}: {len(passage.ids)} tokens do not fit the model's context of {context}")
+        largest = max(passage.ids + passage.targets)
+        if largest >= rows:
+            raise InputError(f"fact {fact.id!r}: token {largest} is beyond the model's {rows} vocabulary rows")
+
+
+def batches(passages: Sequence[Passage], tokens: int) -> list[list[int]]:
+    """Indices of passages read together: the longest first, like lengths together, ``tokens`` with padding."""
+    order = sorted(range(len(passages)), key=lambda index: (-len(passages[index].ids), index))
+    grouped: list[list[int]] = []
+    for index in order:
+        if not grouped or len(passages[grouped[-1][0]].ids) * (len(grouped[-1]) + 1) > tokens:
+            grouped.append([])
+        grouped[-1].append(index)
+    return grouped
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    return [tuple(ids) for ids in tokenizer(list(texts)).input_ids]
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))

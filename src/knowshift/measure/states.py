@@ -1,0 +1,113 @@
+"""A causal language model in two halves: final hidden states, kept on disk, and the head that reads them.
+
+The states are small (tokens x hidden size), the logits are not (tokens x vocabulary). So two models need
+never be in memory together, and logits exist for a few positions at a time.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from knowshift.errors import InputError
+from knowshift.measure.passages import Passage, batches
+from knowshift.progress import bar
+
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+
+@torch.inference_mode()
+def final_states(model: Any, passages: Sequence[Passage], file: Path, *, batch_tokens: int, label: str) -> torch.Tensor:
+    """Run the model up to its head.
+
+    Passages are padded on the right and read without a mask: in a causal model nothing looks to the right, so
+    padding cannot touch what stands before it, and attention without a mask is faster.
+
+    Args:
+        model: a causal language model of transformers.
+        passages: what it reads.
+        file: where the states are kept; it must outlive them.
+        batch_tokens: tokens read together, padding included.
+        label: shown with the progress.
+
+    Returns:
+        (sum of ``kept``, hidden) on the CPU, mapped from ``file``, in the order of ``passages`` and in the
+        number type of the model.
+    """
+    starts = [0]
+    for passage in passages:
+        starts.append(starts[-1] + passage.kept)
+    states = torch.empty(0)
+    with bar(label, sum(len(passage.ids) for passage in passages)) as advance:
+        for members in batches(passages, batch_tokens):
+            width = max(len(passages[index].ids) for index in members)
+            rows = [passages[index].ids + (0,) * (width - len(passages[index].ids)) for index in members]
+            ids = torch.tensor(rows, device=model.device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            if not len(states):
+                states = _mapped(file, starts[-1], hidden.shape[-1], hidden.dtype)
+            for row, index in zip(hidden, members, strict=True):
+                end = len(passages[index].ids)
+                states[starts[index] : starts[index + 1]] = row[end - passages[index].kept : end]
+            advance(sum(len(passages[index].ids) for index in members))
+    return states
+
+
+@torch.inference_mode()
+def take_head(model: Any) -> Head:
+    """The second half of ``model`` as a function from (n, hidden) states to (n, vocabulary) logits.
+
+    It is the model's own forward pass with the first half replaced by given states, so whatever the
+    architecture does with its logits (soft-capping, scaling, a bias) is done here too. The weights of the
+    first half are released: the model cannot be used for anything else afterwards.
+
+    Raises:
+        InputError: for an architecture that cannot be divided so; every model is tried on two tokens first.
+    """
+    name = type(model).__name__
+    probe = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    expected = model(input_ids=probe, use_cache=False).logits[0]
+    output = model.base_model(input_ids=probe, use_cache=False)
+    if not hasattr(output, "last_hidden_state"):
+        raise InputError(f"{name}: this architecture has no final hidden states to measure drift on")
+    given = output.last_hidden_state
+
+    def states_as_given(*_: Any, **__: Any) -> Any:
+        return type(output)(last_hidden_state=given)
+
+    # Some architectures call the decoder inside their base model and not the base model itself.
+    for half in {model.base_model, model.get_decoder()}:
+        half.forward = states_as_given
+
+    def head(states: torch.Tensor) -> torch.Tensor:
+        nonlocal given
+        given = states.to(expected.device)[None]
+        ids = torch.zeros(given.shape[:2], dtype=torch.long, device=model.device)
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
+        return logits
+
+    if not torch.allclose(head(given[0]), expected, rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise InputError(f"{name}: the head of this architecture cannot be run apart from its body")
+    _release(model)
+    return head
+
+
+def _release(model: Any) -> None:
+    """Free the weights of the first half that the head does not share (a tied embedding is shared)."""
+    embedding = model.get_output_embeddings()
+    kept = {id(parameter) for parameter in embedding.parameters()} if embedding is not None else set()
+    for parameter in model.base_model.parameters():
+        if id(parameter) not in kept:
+            parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+
+
+def _mapped(file: Path, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    size = rows * width * dtype.itemsize
+    # Writing to a map of a full disk kills the process without a word.
+    if shutil.disk_usage(file.parent).free < size:
+        raise InputError(
+            f"{file.parent}: {size / 1e9:.1f} GB are needed here for hidden states; set TMPDIR to a larger disk"
+        )
+    return torch.from_file(str(file), shared=True, size=rows * width, dtype=dtype).view(rows, width)
