@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints. Everything else is imported when a command needs it."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,34 @@ import typer
 
 from knowshift import __version__
 from knowshift.errors import InputError
+from knowshift.options import (
+    Arithmetic,
+    ArithmeticOption,
+    Base,
+    Engine,
+    Facts,
+    Form,
+    Fractions,
+    Limit,
+    MasteryRun,
+    Method,
+    Mode,
+    Model,
+    OptionalFractions,
+    Order,
+    Out,
+    Rank,
+    RankOption,
+    Region,
+    RegionOption,
+    Scheduler,
+    Seed,
+    Share,
+    Split,
+    Tuned,
+)
+
+PAPER_FRACTIONS = ("0.01", "0.03", "0.05", "0.1", "0.2", "0.4", "0.6")
 
 app = typer.Typer(
     name="knowshift",
@@ -28,89 +55,6 @@ app = typer.Typer(
 )
 facts_app = typer.Typer(no_args_is_help=True, help="The fact sets that come with knowshift.")
 app.add_typer(facts_app, name="facts")
-
-
-class Method(StrEnum):
-    """How to fine-tune."""
-
-    sft = "sft"
-    lora = "lora"
-
-
-class Form(StrEnum):
-    """How a question is put in evaluation."""
-
-    trained = "trained"
-    plain = "plain"
-    few_shot = "few-shot"
-
-
-class Mode(StrEnum):
-    """What drift compares."""
-
-    teacher = "teacher"
-    paper = "paper"
-
-
-class Region(StrEnum):
-    """Which weights are ranked."""
-
-    blocks = "blocks"
-    attention = "attention"
-    mlp = "mlp"
-    embeddings = "embeddings"
-    all = "all"
-
-
-class Arithmetic(StrEnum):
-    """Number type of the change scores."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Rank(StrEnum):
-    """What weights are ranked by."""
-
-    relative = "relative"
-    absolute = "absolute"
-    base_magnitude = "base-magnitude"
-    random = "random"
-
-
-class Order(StrEnum):
-    """From which end of the ranking weights are restored."""
-
-    top = "top"
-    bottom = "bottom"
-
-
-class Share(StrEnum):
-    """What a fraction is a fraction of."""
-
-    all = "all"
-    changed = "changed"
-
-
-class Engine(StrEnum):
-    """What runs the model."""
-
-    transformers = "transformers"
-
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub id, adapter or smollm2.")]
-Base = Annotated[str, typer.Argument(metavar="BASE", show_default=False, help="The model before fine-tuning.")]
-Tuned = Annotated[str, typer.Argument(metavar="TUNED", show_default=False, help="The model after fine-tuning.")]
-Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help="world, or a JSONL file.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
-Split = Annotated[str | None, typer.Option("--split", metavar="S", help="Only facts of this split.")]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only N facts, drawn at random.")]
-MasteryRun = Annotated[
-    Path | None, typer.Option("--mastery", metavar="DIR", help="A mastery run: figures by level need it.")
-]
-RegionOption = Annotated[Region, typer.Option("--region", help="blocks: every block tensor except norms.")]
-ArithmeticOption = Annotated[Arithmetic, typer.Option("--arithmetic", help="Number type of the scores.")]
 
 
 @app.command()
@@ -207,6 +151,64 @@ def select(
 
 
 @app.command()
+def train(
+    model: Model,
+    data: Annotated[
+        Path, typer.Option("--data", metavar="train.jsonl", show_default=False, help="prompt, completion.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="CKPT", show_default=False, help="The checkpoint to write.")],
+    method: Annotated[Method, typer.Option(help="Full fine-tuning, or LoRA.")] = Method.sft,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
+    batch_size: Annotated[int, typer.Option(help="Sequences for one update.")] = 8,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
+    scheduler: Annotated[Scheduler, typer.Option(help="How the learning rate falls.")] = Scheduler.cosine,
+    warmup: Annotated[float, typer.Option(help="Steps, or below 1 a share of all steps.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 0.0,
+    max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to this norm; 0: never.")] = 1.0,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--fp32", help="bfloat16 autocast.  [default: where the processor has it]")
+    ] = None,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
+    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter.")] = 32.0,
+    lora_dropout: Annotated[float, typer.Option(help="Dropout on the adapter.")] = 0.0,
+    lora_targets: Annotated[str, typer.Option(help="Modules, separated by commas.")] = "all-linear",
+    merge: Annotated[bool, typer.Option(help="With lora: write a full checkpoint.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Fine-tune on prompt/completion pairs with TRL; the defaults are the paper's."""
+    from knowshift import steps
+    from knowshift.train.options import TrainOptions
+
+    folder = steps.train(
+        TrainOptions(
+            model=model,
+            data=data,
+            out=out,
+            method=method.value,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            epochs=epochs,
+            max_steps=max_steps,
+            scheduler=scheduler.value,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            seed=seed,
+            bf16=bf16,
+            gradient_checkpointing=gradient_checkpointing,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            lora_targets=lora_targets,
+            merge=merge,
+        )
+    )
+    typer.echo(f"{folder}")
+
+
+@app.command()
 def eval(
     model: Model,
     facts: Facts,
@@ -254,6 +256,75 @@ def drift(
         base, tuned, facts, out, mode=mode.value, mastery_run=mastery, split=split, limit=limit, seed=seed
     )
     typer.echo(steps.describe_drift(metrics))
+
+
+@app.command()
+def diff(
+    base: Base,
+    tuned: Tuned,
+    out: Out,
+    region: RegionOption = Region.blocks,
+    arithmetic: ArithmeticOption = Arithmetic.float32,
+    fraction: OptionalFractions = None,
+    seed: Seed = 0,
+) -> None:
+    """How far did the weights move, where, and how concentrated is it, beside a no-training null?"""
+    from knowshift import steps
+
+    result = steps.diff(
+        base,
+        tuned,
+        out,
+        region=region.value,
+        arithmetic=arithmetic.value,
+        fractions=fraction or PAPER_FRACTIONS,
+        seed=seed,
+    )
+    typer.echo(steps.describe_diff(result))
+
+
+@app.command()
+def restore(
+    base: Base,
+    tuned: Tuned,
+    fraction: Fractions,
+    out: Out,
+    rank: RankOption = Rank.relative,
+    order: Annotated[Order, typer.Option(help="From which end of the ranking.")] = Order.top,
+    region: RegionOption = Region.blocks,
+    of: Annotated[
+        Share, typer.Option(help="A share of all weights of the region, or of the changed ones.")
+    ] = Share.all,
+    arithmetic: ArithmeticOption = Arithmetic.float32,
+    seed: Seed = 0,
+) -> None:
+    """Put the most changed weights back, bit for bit: one checkpoint folder per fraction."""
+    from knowshift import steps
+
+    folders = steps.restore(
+        base,
+        tuned,
+        fraction,
+        out,
+        rank=rank.value,
+        order=order.value,
+        region=region.value,
+        of=of.value,
+        arithmetic=arithmetic.value,
+        seed=seed,
+    )
+    for folder in folders:
+        typer.echo(f"{folder}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="A demo's run folder.")],
+) -> None:
+    """Build report.html and its charts again from the files of a run."""
+    from knowshift.report import build
+
+    typer.echo(f"Open {build(run)}")
 
 
 def fail(message: str) -> int:

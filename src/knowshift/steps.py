@@ -23,6 +23,8 @@ from knowshift.seeds import derive
 
 if TYPE_CHECKING:
     from knowshift.train.options import TrainOptions
+    from knowshift.weights.diff import Diff
+    from knowshift.weights.scores import Arithmetic, Of, Order, Rank
 
 SHOTS = 5
 
@@ -145,6 +147,65 @@ def drift(
         write_parquet(out / "drift.parquet", table)
         write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def diff(
+    base: str,
+    tuned: str,
+    out: Path,
+    *,
+    region: str = "blocks",
+    arithmetic: "Arithmetic" = "float32",
+    fractions: Sequence[float | str],
+    seed: int = 0,
+) -> "Diff":
+    """``knowshift diff``: concentration and place of an update."""
+    from knowshift.models import digest, resolve
+    from knowshift.weights.diff import diff as compare
+
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    options = {"base": base, "tuned": tuned, "region": region, "arithmetic": arithmetic, "fractions": fractions}
+    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
+    with record(out, "diff", options, seed=seed, models=models):
+        result = compare(base_path, tuned_path, region=region, arithmetic=arithmetic, fractions=fractions, seed=seed)
+        result.write(out)
+    return result
+
+
+def restore(
+    base: str,
+    tuned: str,
+    fractions: Sequence[float | str],
+    out: Path,
+    *,
+    rank: "Rank" = "relative",
+    order: "Order" = "top",
+    region: str = "blocks",
+    of: "Of" = "all",
+    arithmetic: "Arithmetic" = "float32",
+    seed: int = 0,
+) -> list[Path]:
+    """``knowshift restore``: one checkpoint folder per fraction."""
+    from knowshift.models import digest, resolve
+    from knowshift.weights.restore import restore as put_back
+
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    choices = {"rank": rank, "order": order, "region": region, "of": of, "arithmetic": arithmetic}
+    options = {"base": base, "tuned": tuned, "fractions": fractions, **choices}
+    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
+    with record(out, "restore", options, seed=seed, models=models):
+        return put_back(
+            base_path,
+            tuned_path,
+            fractions,
+            out,
+            rank=rank,
+            order=order,
+            region=region,
+            of=of,
+            arithmetic=arithmetic,
+            seed=seed,
+        )
 
 
 def choose(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:

@@ -25,6 +25,7 @@ from knowshift.seeds import derive
 from knowshift.study.curve import Curve, choose
 from knowshift.study.headlines import headline_figures
 from knowshift.study.stages import Stages
+from knowshift.train.options import TrainOptions
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6)
 LOW, MIDDLE = 0, 2
@@ -142,13 +143,15 @@ class Demo:
     def train(self, name: str) -> None:
         """Fine-tune the base model on one set."""
         steps.train(
-            self.options.model,
-            self.out / "sets" / f"{name}.jsonl",
-            self.checkpoint(name),
-            method=self.options.method,
-            learning_rate=self.options.learning_rate,
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
+            TrainOptions(
+                model=self.options.model,
+                data=self.out / "sets" / f"{name}.jsonl",
+                out=self.checkpoint(name),
+                method=self.options.method,
+                learning_rate=self.options.learning_rate,
+                batch_size=self.options.batch_size,
+                seed=self.options.seed,
+            )
         )
 
     def evaluate(self) -> None:

@@ -1,0 +1,107 @@
+"""The options that commands share: their names, choices and help, each in one place."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Method(StrEnum):
+    """How to fine-tune."""
+
+    sft = "sft"
+    lora = "lora"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate falls."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class Form(StrEnum):
+    """How a question is put in evaluation."""
+
+    trained = "trained"
+    plain = "plain"
+    few_shot = "few-shot"
+
+
+class Mode(StrEnum):
+    """What drift compares."""
+
+    teacher = "teacher"
+    paper = "paper"
+
+
+class Region(StrEnum):
+    """Which weights are ranked."""
+
+    blocks = "blocks"
+    attention = "attention"
+    mlp = "mlp"
+    embeddings = "embeddings"
+    all = "all"
+
+
+class Arithmetic(StrEnum):
+    """Number type of the change scores."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Rank(StrEnum):
+    """What weights are ranked by."""
+
+    relative = "relative"
+    absolute = "absolute"
+    base_magnitude = "base-magnitude"
+    random = "random"
+
+
+class Order(StrEnum):
+    """From which end of the ranking weights are restored."""
+
+    top = "top"
+    bottom = "bottom"
+
+
+class Share(StrEnum):
+    """What a fraction is a fraction of."""
+
+    all = "all"
+    changed = "changed"
+
+
+class Engine(StrEnum):
+    """What runs the model."""
+
+    transformers = "transformers"
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub id, adapter or smollm2.")]
+Base = Annotated[str, typer.Argument(metavar="BASE", show_default=False, help="The model before fine-tuning.")]
+Tuned = Annotated[str, typer.Argument(metavar="TUNED", show_default=False, help="The model after fine-tuning.")]
+Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help="world, or a JSONL file.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
+Split = Annotated[str | None, typer.Option("--split", metavar="S", help="Only facts of this split.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only N facts, drawn at random.")]
+MasteryRun = Annotated[
+    Path | None, typer.Option("--mastery", metavar="DIR", help="A mastery run: figures by level need it.")
+]
+RegionOption = Annotated[Region, typer.Option("--region", help="blocks: every block tensor except norms.")]
+ArithmeticOption = Annotated[Arithmetic, typer.Option("--arithmetic", help="Number type of the scores.")]
+RankOption = Annotated[Rank, typer.Option("--rank", help="What decides which weights go back first.")]
+OptionalFractions = Annotated[
+    list[str] | None,
+    typer.Option("--fraction", metavar="X", help="Share to report; may be repeated.  [default: the paper's seven]"),
+]
+Fractions = Annotated[
+    list[str],
+    typer.Option("--fraction", metavar="X", show_default=False, help="Share to restore, 0 to 1; may be repeated."),
+]
