@@ -5,7 +5,16 @@ Importing this package imports neither torch nor transformers, so commands that 
 """
 
 from knowshift.models.contents import digest
-from knowshift.models.load import load_model, load_tokenizer, same_tokenizer
+from knowshift.models.load import default_device, has_bf16, load_model, load_tokenizer, same_tokenizer
 from knowshift.models.names import EMBEDDED, resolve
 
-__all__ = ["EMBEDDED", "digest", "load_model", "load_tokenizer", "resolve", "same_tokenizer"]
+__all__ = [
+    "EMBEDDED",
+    "default_device",
+    "digest",
+    "has_bf16",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+    "same_tokenizer",
+]

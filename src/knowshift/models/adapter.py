@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import shutil
 from pathlib import Path
 
 from knowshift.errors import InputError, missing_extra
@@ -26,9 +25,7 @@ def merged(folder: Path) -> Path:
     if importlib.util.find_spec("peft") is None:
         raise missing_extra("peft", "train")
     if not (folder / WEIGHTS).is_file():
-        raise InputError(
-            f"{folder}: no {WEIGHTS} beside {contents.ADAPTER_CONFIG} (pickle files are never read)"
-        )
+        raise InputError(f"{folder}: no {WEIGHTS} beside {contents.ADAPTER_CONFIG} (pickle files are never read)")
     base = base_of(folder)
     parts = (
         digest_file(folder / contents.ADAPTER_CONFIG),
@@ -59,8 +56,9 @@ def base_of(folder: Path) -> Path:
 def _merge(base: Path, adapter: Path, target: Path) -> None:
     from peft import PeftModel
 
-    from knowshift.models.load import cast_as_stored, load_model
+    from knowshift.models.load import load_model
     from knowshift.models.quiet import quiet
+    from knowshift.models.write import write_like
 
     with bar("Merging the adapter onto its base", total=None), quiet():
         model = load_model(base, dtype="float32", device="cpu")
@@ -70,11 +68,7 @@ def _merge(base: Path, adapter: Path, target: Path) -> None:
         except (ValueError, RuntimeError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"{adapter}: the adapter does not fit its base {base}: {reason}") from error
-        cast_as_stored(model, base)
-        model.save_pretrained(target)
-    contents.copy_tokenizer(base, target)
-    if (base / "generation_config.json").is_file():
-        shutil.copyfile(base / "generation_config.json", target / "generation_config.json")
+    write_like(base, model, target)
     (target / "README.md").write_text(
         f"# {adapter.name}, merged\n\nThe adapter `{adapter}` applied to `{base}` by knowshift.\n", "utf-8"
     )

@@ -54,9 +54,7 @@ def load_model(
         raise InputError(f"{path}: cannot be loaded: {_first_line(error)}") from error
     for problem, names in (("missing", info["missing_keys"]), ("of another shape", info["mismatched_keys"])):
         if names:
-            raise InputError(
-                f"{path}: {len(names)} tensors are {problem}, the first is {_name(sorted(names)[0])}"
-            )
+            raise InputError(f"{path}: {len(names)} tensors are {problem}, the first is {_name(sorted(names)[0])}")
     loaded: PreTrainedModel = model.to(target).eval()
     return loaded
 
@@ -99,9 +97,7 @@ def same_tokenizer(base: Path, tuned: Path) -> None:
         first = min(index for index in by_id.keys() | other.keys() if by_id.get(index) != other.get(index))
         raise InputError(f"{where}: token {first} is {by_id.get(first)!r} and {other.get(first)!r}")
     if ours.bos_token_id != theirs.bos_token_id:
-        raise InputError(
-            f"{where}: the beginning-of-sequence id is {ours.bos_token_id} and {theirs.bos_token_id}"
-        )
+        raise InputError(f"{where}: the beginning-of-sequence id is {ours.bos_token_id} and {theirs.bos_token_id}")
     if ours(PROBE).input_ids != theirs(PROBE).input_ids:
         raise InputError(f"{where}: the same vocabulary, but the same text is split into different tokens")
 
@@ -113,22 +109,25 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies in it (CUDA, AVX512-BF16, AMX), else float32.
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16 (CUDA, AVX512-BF16, AMX).
 
     On other processors bfloat16 is emulated and several times slower than float32.
     """
     import torch
 
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type != "cpu":
-        return torch.float32
-    fast = any(
-        getattr(torch.cpu, probe, lambda: False)()
-        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return torch.bfloat16 if fast else torch.float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Private names, so a torch without them means "no" rather than an error.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware has it, else float32."""
+    import torch
+
+    return torch.bfloat16 if has_bf16(device) else torch.float32
 
 
 def cast_as_stored(model: PreTrainedModel, folder: Path) -> None:

