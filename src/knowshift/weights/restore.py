@@ -1,0 +1,120 @@
+"""Put a share of the update back: checkpoint folders in which chosen weights have base's bits again.
+
+Bits are copied under a mask, never computed: fraction 0 is the tuned model byte for byte, fraction 1 is base on
+the region, and every element equals one of the two.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from knowshift.errors import InputError
+from knowshift.weights.bits import Bits
+from knowshift.weights.card import card
+from knowshift.weights.checkpoint import Checkpoint
+from knowshift.weights.diff import name
+from knowshift.weights.output import write_checkpoints
+from knowshift.weights.pairing import pair
+from knowshift.weights.ranking import Ranking, exact
+from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
+from knowshift.weights.taken import Taken, take
+from knowshift.weights.walk import Tile
+
+_WORDS = {
+    "relative": "the largest change relative to the base weight",
+    "absolute": "the largest absolute change",
+    "base-magnitude": "the smallest base weight",
+    "random": "a random rank",
+}
+
+
+def restore(
+    base: Path,
+    tuned: Path,
+    fractions: Sequence[float | str],
+    out: Path,
+    *,
+    rank: Rank = "relative",
+    order: Order = "top",
+    region: str = "blocks",
+    of: Of = "all",
+    arithmetic: Arithmetic = "float32",
+    seed: int = 0,
+    base_name: str | None = None,
+    tuned_name: str | None = None,
+) -> list[Path]:
+    """Write one checkpoint folder ``out/<fraction>`` for each fraction, all in one pass.
+
+    Args:
+        base, tuned: checkpoint folders of one architecture.
+        fractions: how much to restore, from 0 to 1, each exactly floor(n * fraction) elements; a text keeps its
+            spelling in the folder's name.
+        out: the folder to write into.
+        rank, order, of, arithmetic, seed: which elements go first, see ``scores.Rule``.
+        region: which tensors, see ``regions``.
+        base_name, tuned_name: how the model card names the two; their paths by default.
+
+    Returns:
+        The folders, in the order of ``fractions``.
+
+    Raises:
+        InputError: naming the flag, file or tensor at fault.
+    """
+    wanted = {name(fraction): exact(fraction) for fraction in fractions}
+    if not wanted:
+        raise InputError("--fraction: at least one is needed")
+    rule = Rule(rank, order, of, arithmetic, seed)
+    left, right = Checkpoint.open(base), Checkpoint.open(tuned)
+    pairs, notes = pair(left, right, region)
+    ranking = Ranking(pairs, rule)
+    taken = take(ranking, ranking.cuts(wanted.values()))
+    names = (base_name or str(base), tuned_name or str(tuned))
+    cards = [
+        _card(ranking, chosen, label, fraction, names, region, out, notes)
+        for (label, fraction), chosen in zip(wanted.items(), taken, strict=True)
+    ]
+
+    def make(tile: Tile) -> list[Bits]:
+        scored = tile.score(rule)
+        return [np.where(chosen.mask(tile, scored.keys), scored.base_bits, scored.tuned_bits) for chosen in taken]
+
+    targets = [out / label for label in wanted]
+    return write_checkpoints(right, left, pairs, targets, cards, make, "writing")
+
+
+def _card(
+    ranking: Ranking,
+    chosen: Taken,
+    label: str,
+    fraction: Fraction,
+    names: tuple[str, str],
+    region: str,
+    out: Path,
+    notes: list[str],
+) -> str:
+    rule, energy = ranking.rule, float(ranking.energy.sum())
+    command = ["knowshift", "restore", *names, "--fraction", label, "--out", str(out), "--rank", rule.rank]
+    command += ["--order", rule.order, "--region", region, "--of", rule.of, "--arithmetic", rule.arithmetic]
+    command += ["--seed", str(rule.seed)]
+    whom = "elements" if rule.of == "all" else "changed elements"
+    how = _WORDS[rule.rank] + (", first to last" if rule.order == "top" else ", last to first")
+    facts = {
+        "region": f"{region}: {ranking.elements:,} elements, {int(ranking.changed.sum()):,} of them changed",
+        "restored": f"{chosen.cut.count:,} elements, floor({ranking.population:,} x {label})",
+        "squared update removed": f"{chosen.energy / energy:.4%}" if energy else "none: the models are identical",
+        "arithmetic of the ranking": rule.arithmetic,
+    }
+    if notes:
+        facts["notes"] = "; ".join(notes)
+    return card(
+        f"{float(fraction):.4g} of the update restored",
+        f"The tuned model with {float(fraction):.4%} of the {whom} of its region `{region}` set back to the base "
+        f"model's values, by {how}. Every weight is bit for bit one of the two models'.",
+        base=names[0],
+        tuned=names[1],
+        command=command,
+        facts=cast(dict[str, object], facts),
+    )
