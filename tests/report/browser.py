@@ -38,10 +38,10 @@ class Browser:
         theirs_read, ours_write = os.pipe()
 
         # The browser reads commands from descriptor 3 and answers on 4.
+        own = (f"--user-data-dir={profile}", "about:blank")
         command = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
         self._process = subprocess.Popen(
-            ["sh", "-c", command, "sh", str(theirs_read), str(theirs_write), CHROMIUM]
-            + [*FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            ["sh", "-c", command, "sh", str(theirs_read), str(theirs_write), CHROMIUM, *FLAGS, *own],
             pass_fds=(theirs_read, theirs_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

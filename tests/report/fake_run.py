@@ -53,7 +53,7 @@ def write(
     columns = ["id", "topic", "subject", "question", "answers", "split", "domain"]
     _lines(run / "facts.jsonl", mastery.select(columns).to_dicts())
     tuned = {"low": _model(0, 240), **({"middle": _model(2, 60)} if middle else {})}
-    for name, model in tuned.items():
+    for model in tuned.values():
         chosen = mastery.filter(split="train", level=model["level"]).head(model["size"])
         rows = [
             {"prompt": row["question"], "completion": row["answers"][0], "id": row["id"]} for row in chosen.to_dicts()
@@ -62,11 +62,12 @@ def write(
         model["size"] = len(rows)
         model["title"] = f"{len(rows)} facts of level {model['level']}"
     shift = {"base": 0.0, "low": -0.9, "middle": -0.2, "restored": -0.9 + gain, "interpolated": -0.8}
-    names = ["base", *tuned, *(["restored", "interpolated"] if sweep else [])]
+    shift["base-few-shot"] = 0.1
+    names = ["base", "base-few-shot", *tuned, *(["restored", "interpolated"] if sweep else [])]
     test = mastery.filter(split="test")
     luck = rng.normal(size=len(test))
     answers = {name: _answers(rng, test, luck, shift[name], name) for name in names}
-    metrics: dict[str, Any] = {"models": tuned, "accuracy": {}, "transitions": {}}
+    metrics: dict[str, Any] = {"model": "smollm2", "facts": facts, "models": tuned, "accuracy": {}, "transitions": {}}
     for name, table in answers.items():
         _parquet(table, run / f"eval/{name}/answers.parquet")
         metrics["accuracy"][name] = {d: accuracy(rng, [table.filter(domain=d)]) for d in ("id", "ood")}
@@ -81,7 +82,7 @@ def write(
     for name in tuned:
         drift = _drift(rng, test, 0.9 if name == "low" else 0.25)
         _parquet(drift, run / f"drift/{name}/drift.parquet")
-        metrics["drift"][name] = {"kl_tuned_base": drift["kl_tuned_base"].mean()}
+        metrics["drift"][name] = {"kl_tuned_base": drift["kl_tuned_base"].mean(), "moved_most": _moved(test)}
         metrics["concentration"][name] = _diff(rng, run / f"diff/{name}", null)
     if sweep:
         metrics["restoration"] = _sweep(rng, run, mastery.filter(split="validation"), answers)
@@ -92,8 +93,9 @@ def write(
         "templates": 5,
         "samples": 4,
         "temperature": 0.7,
-        "max_new_tokens": 12,
-        "train_templates": {"forms": 1},
+        "mastery_new_tokens": 8,
+        "answer_new_tokens": 12,
+        "fractions": list(FRACTIONS),
     }
     _json(run / "metrics.json", metrics)
     _json(run / "run.json", _record(seed, metrics["settings"]))
@@ -156,10 +158,10 @@ def _mastery(rng: np.random.Generator, facts: int) -> pl.DataFrame:
                 "hits": hits,
                 "trials": 20,
                 "mastery": hits / 20,
-                "level": int(np.ceil(hits / 20 * 4)),
+                "level": -(-4 * hits // 20),
             }
         )
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides={"level": pl.Int8})
 
 
 def _answers(rng: np.random.Generator, facts: pl.DataFrame, luck: np.ndarray, shift: float, name: str) -> pl.DataFrame:
@@ -196,6 +198,26 @@ def _drift(rng: np.random.Generator, facts: pl.DataFrame, scale: float) -> pl.Da
     )
 
 
+def _moved(facts: pl.DataFrame) -> list[dict[str, Any]]:
+    rows = [*facts.head(8).iter_rows(named=True), facts.filter(pl.col("question").str.contains("<")).row(0, named=True)]
+    return [
+        {
+            "id": row["id"],
+            "question": row["question"],
+            "before": " The",
+            "token": f" {row['answers'][0]}",
+            "token_base": 0.4,
+            "token_tuned": 0.01,
+            "top_base": f" {row['answers'][0]}",
+            "top_base_probability": 0.4,
+            "top_tuned": "</script><b>",
+            "top_tuned_probability": 0.7,
+            "kl_tuned_base": 6.2,
+        }
+        for row in rows
+    ]
+
+
 def _diff(rng: np.random.Generator, out: Path, null: float) -> dict[str, float]:
     fractions = sorted({*FRACTIONS, *np.geomspace(0.001, 1, 60).tolist()})
     share = [1 - (1 - f) ** 2 if f == 1 else min(1.0, f ** (0.3 * (1 - null))) for f in fractions]
@@ -221,7 +243,9 @@ def _diff(rng: np.random.Generator, out: Path, null: float) -> dict[str, float]:
                 row[f"enrichment_{fraction}"] = tilt
             rows.append(row)
     _parquet(pl.DataFrame(rows), out / "modules.parquet")
-    _json(out / "metrics.json", {"parameters": total, "changed": int(0.3 * total), "changed_share": 0.3})
+    warnings = ["only 30.00% of the elements changed: the fractions 0.4, 0.6 take all of them and more"]
+    stated = {"parameters": total, "changed": int(0.3 * total), "changed_share": 0.3, "warnings": warnings}
+    _json(out / "metrics.json", stated)
     at = curve.filter(pl.col("fraction") == 0.01).row(0, named=True)
     return {"top_1_percent_share": at["share"], "null": at["null_share"], "changed_share": 0.3}
 

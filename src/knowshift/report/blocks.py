@@ -1,5 +1,6 @@
 """What a section of the page is made of. The template has one macro for each kind of block."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ class Table:
     kind: ClassVar[str] = "table"
     caption: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numeric: frozenset[int] = frozenset()
 
 

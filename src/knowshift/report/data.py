@@ -14,6 +14,9 @@ from knowshift.errors import InputError
 from knowshift.files import read_json
 from knowshift.report.words import Interval, count, fraction
 
+# The base model asked after a few solved examples: what it knows without knowing the trained form.
+FEW_SHOT = "base-few-shot"
+
 ANSWERS = ("id", "domain", "level", "contains", "strict", "in_format")
 CHANGES = ("id", "topic", "question", "answers", "domain", "level", "before", "after", "change")
 MASTERY = ("id", "topic", "question", "answers", "split", "domain", "hits", "trials", "level")
@@ -74,12 +77,12 @@ class Run:
     @property
     def base(self) -> str:
         """The base model's name as the user gave it."""
-        return str(self.settings.get("model") or self.settings.get("base") or "the base model")
+        return str(self.metrics.get("model") or self.settings.get("model") or "the base model")
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.record.get("seed", self.settings.get("seed", 0)))
+        return int(self.record.get("seed") or self.settings.get("seed") or 0)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -144,19 +147,23 @@ class Run:
         """The short name of ``base``, a fine-tune, ``restored`` or ``interpolated``."""
         known = {model.name: model.label for model in self.tuned}
         restored = "Restored" if self.fraction is None else f"Restored {fraction(self.fraction)}"
-        fixed = {"base": "Base model", "restored": restored, "interpolated": "Interpolated"}
-        return known.get(name) or fixed.get(name) or name
+        fixed = {"base": "Base model", FEW_SHOT: "Base, solved examples first"}
+        return known.get(name) or {**fixed, "restored": restored, "interpolated": "Interpolated"}.get(name) or name
+
+    def phrase(self, name: str) -> str:
+        """The same in a sentence."""
+        known = {model.name: f"the model trained on {model.title}" for model in self.tuned}
+        fixed = {"base": "the base model", FEW_SHOT: "the base model shown solved examples first"}
+        return known.get(name) or fixed.get(name) or f"the {name} model"
 
     @property
     def names(self) -> list[str]:
         """Every model of the run, in the order of the story."""
-        return ["base", *(model.name for model in self.tuned), "restored", "interpolated"]
+        return ["base", FEW_SHOT, *(model.name for model in self.tuned), "restored", "interpolated"]
 
     def answers(self, name: str) -> pl.DataFrame | None:
-        """The test answers of one model; facts without a level are left out."""
-        table = self.table(f"eval/{name}/answers.parquet", ANSWERS)
-        levelled = None if table is None else table.drop_nulls("level")
-        return None if levelled is None or not levelled.height else levelled
+        """The test answers of one model."""
+        return self.table(f"eval/{name}/answers.parquet", ANSWERS)
 
     def transitions(self, name: str) -> pl.DataFrame | None:
         """What became of each test fact between the base and one model."""
@@ -182,15 +189,15 @@ class Run:
 
 
 def _tuned(name: str, entry: dict[str, Any]) -> Tuned:
-    size, level = entry.get("size"), entry.get("level")
+    size = None if entry.get("size") is None else int(entry["size"])
+    level = None if entry.get("level") is None else int(entry["level"])
     title = str(entry.get("title") or name)
-    known = size is not None and level is not None
     return Tuned(
         name=name,
-        label=f"Tuned, {count(int(size))} of level {level}" if known else title[:28],
+        label=title[:28] if size is None or level is None else f"Tuned, {count(size)} of level {level}",
         title=title,
-        size=None if size is None else int(size),
-        level=None if level is None else int(level),
+        size=size,
+        level=level,
         method=str(entry.get("method", "")),
         data=str(entry.get("set", "")),
     )

@@ -81,7 +81,7 @@ def _restoration(run: Run) -> Number | None:
         return None
     what = f"test accuracy after putting back {fraction(run.fraction)} of the weights"
     if not change.sign:
-        return Number("no gain resolved", what, f"{points_range(change)}, 95% interval, at this sample size")
+        return Number("No gain resolved", what, f"{points_range(change)}, 95% interval, at this sample size")
     return Number(points(change.value), what, f"95% interval {points_range(change).split(' (')[1][:-1]}")
 
 

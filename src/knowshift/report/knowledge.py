@@ -4,9 +4,9 @@ import polars as pl
 
 from knowshift.report import charts, commands, listings, tables
 from knowshift.report.blocks import Figure, Panel, Section
-from knowshift.report.data import DRIFT, Run
+from knowshift.report.data import DRIFT, FEW_SHOT, Run
 from knowshift.report.theme import DOMAINS
-from knowshift.report.words import count, listing, nats, percent
+from knowshift.report.words import capital, count, listing, nats, percent, points_range
 
 
 def mastery(run: Run) -> Section:
@@ -63,7 +63,12 @@ def accuracy(run: Run) -> Section:
             "answer alone on the first line, shows how much."
         )
     section.blocks.append(listings.accuracy(run, answers))
-    section.blocks.append(_level_figure(run, answers))
+    section.lead.extend(_with_examples(run, answers))
+    shown = {name: table for name, table in answers.items() if name != FEW_SHOT and table["level"].count()}
+    if shown:
+        section.blocks.append(_level_figure(run, shown))
+    else:
+        section.lead.append("The test facts have no mastery level in this run, so accuracy is not split by level.")
     section.sources.extend(f"eval/{name}/answers.parquet" for name in answers)
     return section
 
@@ -124,11 +129,12 @@ def drift(run: Run) -> Section:
     )
     figures = tables.drift_by_level(found, run.seed)
     labels = {name: run.label(name) for name in found}
-    means = [f"{nats(tables.mean(table, 'kl_tuned_base'))} for {run.label(name)}" for name, table in found.items()]
+    means = [f"{nats(tables.mean(table, 'kl_tuned_base'))} for {run.phrase(name)}" for name, table in found.items()]
+    top = float(figures.select(pl.col("high").max()).item())
     panels = tuple(
         Panel(
             f"drift-{domain}",
-            charts.by_level(part, labels, "KL, nats per token", "KL(tuned‖base)", share=False),
+            charts.by_level(part, labels, "KL, nats per token", "KL(tuned‖base)", top),
             name,
         )
         for domain, name in DOMAINS.items()
@@ -144,8 +150,26 @@ def drift(run: Run) -> Section:
             listings.figures(run, figures, lambda value: f"{value:.3f}", "KL, nats per answer token"),
         )
     )
+    moved = run.metrics.get("drift", {}).get(run.main.name, {}).get("moved_most")
+    if moved:
+        section.lead.append(f"The table names the tokens that moved most in {run.phrase(run.main.name)}.")
+        section.blocks.append(listings.moved_most(moved))
     section.sources.extend(sources)
     return section
+
+
+def _with_examples(run: Run, answers: dict[str, pl.DataFrame]) -> list[str]:
+    """How the tuned model stands against the base model that was shown the form, or nothing."""
+    if FEW_SHOT not in answers or run.main.name not in answers:
+        return []
+    change = tables.paired(answers[FEW_SHOT], answers[run.main.name], run.seed)
+    if change is None:
+        return []
+    verdict = "and the difference is resolved" if change.sign else "no difference resolved"
+    return [
+        "The base model never saw the trained form, so it was also asked after a few solved examples. Against that, "
+        f"{run.phrase(run.main.name)} stands at {points_range(change)} over both domains, {verdict}."
+    ]
 
 
 def _level_figure(run: Run, answers: dict[str, pl.DataFrame]) -> Figure:
@@ -192,11 +216,12 @@ def _most_lost(run: Run, moved: dict[str, pl.DataFrame]) -> str:
     table = moved[name]
     lost = table.filter(change="lost")
     if not lost.height:
-        return f"{run.label(name)}: no test fact was lost."
+        return f"{capital(run.phrase(name))} lost no test fact."
     known = table.filter(pl.col("change").is_in(["kept", "lost"]))
     topics = lost["topic"].value_counts(sort=True).sort("count", "topic", descending=[True, False])
     topic, most = topics.row(0)
     return (
-        f"{run.label(name)}: {count(lost.height)} of the {count(known.height, 'fact')} that the base answered were "
-        f"lost ({percent(lost.height / known.height, 0)}), {count(most)} of them of the topic {topic.replace('_', ' ')}."
+        f"Of the {count(known.height, 'fact')} that the base model answered, {run.phrase(name)} lost "
+        f"{count(lost.height)} ({percent(lost.height / known.height, 0)}), {count(most)} of them of the topic "
+        f"{topic.replace('_', ' ')}."
     )

@@ -1,6 +1,7 @@
 """The tables and lists of the page: text made ready from small tables, nothing drawn."""
 
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -59,11 +60,11 @@ def accuracy(run: Run, answers: dict[str, pl.DataFrame]) -> Table:
     columns = (
         "Model",
         "Training facts",
-        *(f"{name} accuracy (95% interval)" for name in DOMAINS.values()),
+        *DOMAINS.values(),
         "Strict match",
-        "Answers in format",
+        "In format",
     )
-    caption = "Test accuracy: unweighted mean over levels. Strict match and format: share of all test answers."
+    caption = "Test accuracy (95% interval), unweighted mean over levels; strict match and format: share of all answers"
     return Table(caption, columns, rows, frozenset(range(1, 6)))
 
 
@@ -119,3 +120,19 @@ def brief(text: str) -> str:
     """One line, at most ``LONGEST`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def moved_most(rows: list[dict[str, Any]], shown: int = 10) -> Table:
+    """The answer tokens whose prediction moved most, as ``drift`` lists them."""
+    cells = [
+        (
+            brief(str(row["question"])),
+            brief(f"{row['before']}⟨{row['token']}⟩"),
+            f"{brief(str(row['top_base']))} {percent(row['top_base_probability'], 0)}",
+            f"{brief(str(row['top_tuned']))} {percent(row['top_tuned_probability'], 0)}",
+            f"{row['kl_tuned_base']:.1f}",
+        )
+        for row in rows[:shown]
+    ]
+    columns = ("Question", "Right answer ⟨token⟩", "Base would say", "Tuned would say", "KL, nats")
+    return Table("The answer tokens whose prediction moved most", columns, cells, frozenset({4}))

@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from knowshift.report import charts, commands, tables
+from knowshift.report import commands, curves, tables
 from knowshift.report.blocks import Figure, Panel, Section, Table
 from knowshift.report.data import CURVE, Run
 from knowshift.report.theme import METHODS
-from knowshift.report.words import Interval, fraction, listing, percent, percent_range, points_range
+from knowshift.report.words import Interval, fraction, percent, percent_range, points_range
 
 # A share of answers in format this much lower than the tuned model's is a collapse of form.
 COLLAPSE = 0.2
@@ -20,9 +20,10 @@ def restoration(run: Run) -> Section:
         section.lead.append("Restoration was not tried in this run.")
         return section
     section.lead.append(
-        f"A share of the weights of {run.main.label} is put back to the base model's values, those with the largest "
-        "relative change first, and the validation facts are asked again. The controls put back the same number of "
-        "weights chosen otherwise, or interpolate all weights until as much of the squared update is gone."
+        f"A share of the weights of {run.phrase(run.main.name)} is put back to the base model's values, those with "
+        "the largest relative change first, and the validation facts are asked again. The controls put back the "
+        "same number of weights chosen otherwise (at random, the smallest base weights, the largest absolute changes), or "
+        "interpolate all weights until as much of the squared update is gone."
     )
     section.blocks.append(_curves(run, curve))
     section.blocks.append(_form(run, curve))
@@ -39,10 +40,10 @@ def restoration(run: Run) -> Section:
 def _curves(run: Run, curve: pl.DataFrame) -> Figure:
     removed = _removed(run, curve)
     panels = (
-        Panel("restoration-fraction", charts.restoration(curve, "fraction", run.fraction), "By share of weights"),
+        Panel("restoration-fraction", curves.restoration(curve, "fraction", run.fraction), "By share of weights"),
         Panel(
             "restoration-norm",
-            charts.restoration(curve, "removed_norm_share", removed),
+            curves.restoration(curve, "removed_norm_share", removed),
             "By squared update removed (the matched comparison)",
         ),
     )
@@ -106,7 +107,7 @@ def _form(run: Run, curve: pl.DataFrame) -> Figure:
     return Figure(
         "Answers in the trained format",
         text,
-        (Panel("restoration-format", charts.answer_format(curve)),),
+        (Panel("restoration-format", curves.answer_format(curve)),),
         ("sweep/curve.parquet",),
     )
 
@@ -130,6 +131,6 @@ def _confirmed(run: Run) -> Figure | None:
     return Figure(
         "The choice, confirmed once on the test facts",
         f"{chosen} On the test facts: {'; '.join(said)}.",
-        (Panel("confirmation", charts.differences(table)),),
+        (Panel("confirmation", curves.differences(table)),),
         ("metrics.json", "sweep/choice.json"),
     )

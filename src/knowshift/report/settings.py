@@ -12,11 +12,14 @@ PAPER = {
     "samples": 10,
     "temperature": 0.7,
     "max_new_tokens": 32,
+    "mastery_new_tokens": 32,
+    "answer_new_tokens": 16,
     "learning_rate": 1e-5,
     "batch_size": 8,
     "epochs": 1,
+    "fractions": (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6),
 }
-REDUCED = ("templates", "samples", "max_new_tokens")
+REDUCED = ("templates", "samples", "max_new_tokens", "mastery_new_tokens")
 
 
 def settings(run: Run) -> Section:
@@ -40,14 +43,14 @@ def settings(run: Run) -> Section:
     ]
     section.blocks.append(Table("Options as resolved", ("Option", "This run", "Paper"), rows))
     record = run.record
-    facts = {
+    facts: dict[str, Any] = {
         **{f"{name} version": value for name, value in record.get("versions", {}).items()},
         **{f"{name} digest": value for name, value in record.get("models", {}).items()},
         **{name: record[name] for name in ("started", "ended") if name in record},
     }
     if facts:
-        rows = [(name, _shown(value)) for name, value in facts.items()]
-        section.blocks.append(Table("Versions, models and times", ("What", "Value"), rows))
+        pairs = [(name, _shown(value)) for name, value in facts.items()]
+        section.blocks.append(Table("Versions, models and times", ("What", "Value"), pairs))
     return section
 
 

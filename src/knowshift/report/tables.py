@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from knowshift.mastery.levels import LEVELS
-from knowshift.measure.statistics import bootstrap_mean, paired_difference, wilson
+from knowshift.measure.statistics import bootstrap_mean, headline_difference, wilson
 from knowshift.report.theme import CHANGES
 from knowshift.report.words import Interval
 from knowshift.seeds import derive
@@ -41,7 +41,8 @@ def accuracy_by_level(answers: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Share of facts answered, with Wilson intervals: model, domain, level, facts, value, low, high."""
     rows = []
     for model, table in answers.items():
-        counted = table.group_by("domain", pl.col("level").cast(pl.Int64)).agg(
+        scored = table.drop_nulls("level")
+        counted = scored.group_by("domain", pl.col("level").cast(pl.Int64)).agg(
             facts=pl.len(), hits=pl.col("contains").sum()
         )
         for domain, level, facts, hits in counted.sort("domain", "level").iter_rows():
@@ -117,17 +118,11 @@ def paired(
     """Paired difference in accuracy, after less before, of one domain or of the mean of the domains' means."""
     if before is None or after is None:
         return None
-    both = before.join(after.select("id", then="contains"), on="id")
-    both = both if domain is None else both.filter(domain=domain)
-    if not both.height:
+    if domain is not None:
+        before, after = before.filter(domain=domain), after.filter(domain=domain)
+    if not before.height or not after.height:
         return None
-    estimate = paired_difference(
-        both["contains"].to_numpy(),
-        both["then"].to_numpy(),
-        both["level"].to_numpy(),
-        both["domain"].to_numpy(),
-        seed=seed,
-    )
+    estimate = headline_difference(before, after, seed=seed)
     return Interval(estimate.value, estimate.low, estimate.high)
 
 

@@ -23,10 +23,10 @@ GREY, VERMILION, BLUE, GREEN, PINK, OCHRE, VIOLET = (
 MODELS = {"base": GREY, "low": VERMILION, "middle": BLUE, "restored": GREEN, "interpolated": PINK}
 SPARE = (OCHRE, VIOLET)
 METHODS = {
-    "relative": ("Relative change (restored)", GREEN, [1, 0], "circle"),
+    "relative": ("Relative change", GREEN, [1, 0], "circle"),
     "interpolate": ("Interpolation", PINK, [6, 3], "square"),
-    "base-magnitude": ("Smallest base weight", OCHRE, [3, 2], "triangle-up"),
-    "absolute": ("Largest absolute change", VIOLET, [8, 2, 2, 2], "diamond"),
+    "base-magnitude": ("Smallest base", OCHRE, [3, 2], "triangle-up"),
+    "absolute": ("Largest change", VIOLET, [8, 2, 2, 2], "diamond"),
     "random": ("Random", GREY, [2, 2], "cross"),
 }
 # White text reads on all four at 4.5:1.
@@ -39,6 +39,11 @@ def model_colours(names: list[str]) -> list[str]:
     """One colour for each model, the same in every chart."""
     spare = iter(SPARE * len(names))
     return [MODELS.get(name) or next(spare) for name in names]
+
+
+def percent_axis() -> Any:
+    """An axis of shares in percent, with few ticks."""
+    return alt.Axis(format="%", tickCount=5)
 
 
 def finish(chart: Any, description: str, height: int = 260) -> Any:
@@ -58,7 +63,14 @@ def finish(chart: Any, description: str, height: int = 260) -> Any:
             labelOverlap=True,
         ),
         legend=alt.LegendConfig(
-            **text, orient="top", columns=2, title=None, labelFontSize=12, labelLimit=200, symbolSize=90
+            **text,
+            orient="top",
+            columns=2,
+            title=None,
+            labelFontSize=12,
+            labelLimit=200,
+            symbolSize=90,
+            symbolOpacity=1,
         ),
     )
 

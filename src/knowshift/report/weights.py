@@ -1,8 +1,11 @@
 """The section about weights: concentration beside its null, squared update, layers and modules."""
 
+from collections.abc import Iterable
+
 import polars as pl
 
-from knowshift.report import charts, commands, tables
+from knowshift.files import read_json
+from knowshift.report import commands, curves, tables
 from knowshift.report.blocks import Figure, Panel, Section, Table
 from knowshift.report.data import CONCENTRATION, MODULES, Run
 from knowshift.report.theme import model_colours
@@ -17,8 +20,8 @@ FRACTION = 0.2
 def concentration(run: Run) -> Section:
     """Which weights changed, and how unevenly."""
     section = Section("weights", "Which weights changed", commands=commands.diff(run))
-    curves = _tables(run, "concentration", CONCENTRATION)
-    if not curves:
+    found = _tables(run, "concentration", CONCENTRATION)
+    if not found:
         section.lead.append("The weights were not compared in this run.")
         return section
     section.lead.append(_changed(run))
@@ -27,13 +30,24 @@ def concentration(run: Run) -> Section:
         "them. Read a share against its null, never alone: the null is noise of the same size on the same "
         "weights, with no training."
     )
-    section.blocks.extend([_concentration(run, curves), _energy(run, curves)])
+    section.lead.extend(_warnings(run, found))
+    section.blocks.extend([_concentration(run, found), _energy(run, found)])
     modules = _tables(run, "modules", MODULES)
     heat = _enrichment(run, modules) if modules else None
     if heat:
         section.blocks.append(heat)
-    section.sources.extend(f"diff/{name}/{part}.parquet" for part in ("concentration", "modules") for name in curves)
+    section.sources.extend(f"diff/{name}/{part}.parquet" for part in ("concentration", "modules") for name in found)
     return section
+
+
+def _warnings(run: Run, names: Iterable[str]) -> list[str]:
+    """What ``diff`` warned of."""
+    warned = []
+    for name in names:
+        path = run.folder / f"diff/{name}/metrics.json"
+        stated = read_json(path).get("warnings", []) if path.exists() else []
+        warned += [f"For {run.phrase(name)}: {warning}." for warning in stated]
+    return warned
 
 
 def _tables(run: Run, part: str, columns: tuple[str, ...]) -> dict[str, pl.DataFrame]:
@@ -44,24 +58,24 @@ def _tables(run: Run, part: str, columns: tuple[str, ...]) -> dict[str, pl.DataF
 def _changed(run: Run) -> str:
     stated = run.metrics.get("concentration", {})
     said = [
-        f"{percent(entry['changed_share'])} of the weights for {run.label(name)}"
+        f"{percent(entry['changed_share'])} of the weights in {run.phrase(name)}"
         for name, entry in stated.items()
         if entry.get("changed_share") is not None
     ]
     return f"Stored bits differ from the base in {listing(said)}." if said else ""
 
 
-def _concentration(run: Run, curves: dict[str, pl.DataFrame]) -> Figure:
-    colours = dict(zip(curves, model_colours(list(curves)), strict=True))
+def _concentration(run: Run, found: dict[str, pl.DataFrame]) -> Figure:
+    colours = dict(zip(found, model_colours(list(found)), strict=True))
     panels = tuple(
         Panel(
             f"concentration-{name}",
-            charts.concentration(curve, run.label(name), colours[name]),
-            run.label(name) if len(curves) > 1 else "",
+            curves.concentration(curve, run.label(name), colours[name]),
+            run.label(name) if len(found) > 1 else "",
         )
-        for name, curve in curves.items()
+        for name, curve in found.items()
     )
-    curve = curves[run.main.name] if run.main.name in curves else next(iter(curves.values()))
+    curve = found[run.main.name] if run.main.name in found else next(iter(found.values()))
     share, null = (tables.at_fraction(curve, 0.01, column) for column in ("share", "null_share"))
     text = (
         f"The most changed 1% of weights hold {percent(share)} of the summed relative change; "
@@ -74,7 +88,7 @@ def _concentration(run: Run, curves: dict[str, pl.DataFrame]) -> Figure:
         )
     rows = [
         (run.label(name), fraction(row["fraction"]), *(percent(row[column]) for column in CONCENTRATION[1:]))
-        for name, table in curves.items()
+        for name, table in found.items()
         for row in _listed(table).iter_rows(named=True)
     ]
     listed = Table(
@@ -83,7 +97,7 @@ def _concentration(run: Run, curves: dict[str, pl.DataFrame]) -> Figure:
         rows,
         frozenset(range(1, 5)),
     )
-    sources = tuple(f"diff/{name}/concentration.parquet" for name in curves)
+    sources = tuple(f"diff/{name}/concentration.parquet" for name in found)
     return Figure("Concentration of the relative change, beside its null", text, panels, sources, listed)
 
 
@@ -91,19 +105,19 @@ def _listed(curve: pl.DataFrame) -> pl.DataFrame:
     return curve.filter("paper") if "paper" in curve.columns else curve
 
 
-def _energy(run: Run, curves: dict[str, pl.DataFrame]) -> Figure:
+def _energy(run: Run, found: dict[str, pl.DataFrame]) -> Figure:
     at = run.fraction or FRACTION
-    table = pl.concat(curve.select("fraction", "energy_share", model=pl.lit(name)) for name, curve in curves.items())
+    table = pl.concat(curve.select("fraction", "energy_share", model=pl.lit(name)) for name, curve in found.items())
     said = [
-        f"{percent(tables.at_fraction(curve, at, 'energy_share'))} of the squared update of {run.label(name)}"
-        for name, curve in curves.items()
+        f"{percent(tables.at_fraction(curve, at, 'energy_share'))} of the squared update of {run.phrase(name)}"
+        for name, curve in found.items()
     ]
-    labels = {name: run.label(name) for name in curves}
+    labels = {name: run.label(name) for name in found}
     return Figure(
         "How much of the update a fraction removes",
         f"Putting back the most changed {fraction(at)} removes {listing(said)}.",
-        (Panel("energy", charts.energy(table, labels)),),
-        tuple(f"diff/{name}/concentration.parquet" for name in curves),
+        (Panel("energy", curves.energy(table, labels)),),
+        tuple(f"diff/{name}/concentration.parquet" for name in found),
     )
 
 
@@ -116,7 +130,7 @@ def _enrichment(run: Run, modules: dict[str, pl.DataFrame]) -> Figure | None:
     panels = tuple(
         Panel(
             f"enrichment-{name}",
-            charts.enrichment(table, run.label(name)),
+            curves.enrichment(table, run.label(name)),
             run.label(name) if len(found) > 1 else "",
         )
         for name, (_, table) in found.items()
@@ -134,9 +148,9 @@ def _enrichment(run: Run, modules: dict[str, pl.DataFrame]) -> Figure | None:
     )
     most, least = by_module.row(0, named=True), by_module.row(-1, named=True)
     text = (
-        f"Of the {fraction(at)} put back from {run.label(name)}, {most['module']} weights are the most "
-        f"over-represented ({most['enrichment']:.2f} times their share of the parameters), {least['module']} weights "
-        f"the least ({least['enrichment']:.2f} times). 1× means: exactly its share."
+        f"Of the {fraction(at)} put back in {run.phrase(name)}, the module {most['module']} is the most "
+        f"over-represented ({most['enrichment']:.2f} times their share of the parameters), {least['module']} the "
+        f"least ({least['enrichment']:.2f} times). 1× means: exactly its share."
     )
     rows = [
         (row["module"], count(row["parameters"]), f"{row['enrichment']:.2f}×")
