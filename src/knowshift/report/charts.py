@@ -96,5 +96,5 @@ def transitions(table: pl.DataFrame, names: dict[str, str], domain: str) -> Any:
 
 
 def _level_axis(title: str) -> Any:
-    axis = alt.Axis(labelExpr="split(datum.label, '|')", labelAngle=0, labelOverlap=False, ticks=False)
+    axis = alt.Axis(labelExpr="split(datum.label, '|')", labelAngle=0, labelOverlap=False, labelPadding=8, ticks=False)
     return alt.X("at:N", sort=list(LEVELS), title=title, axis=axis, scale=alt.Scale(domain=list(LEVELS)))

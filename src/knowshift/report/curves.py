@@ -118,7 +118,7 @@ def differences(table: pl.DataFrame) -> Any:
     zero = alt.Chart(pl.DataFrame({"x": [0.0]})).mark_rule(color=MUTED).encode(x="x:Q")
     signed = "datum.value == 0 ? '0' : format(datum.value * 100, '+~g')"
     axis = alt.Axis(labelExpr=signed, tickCount=6)
-    x = alt.X("low:Q", title="difference in test accuracy, percentage points", axis=axis)
+    x = alt.X("low:Q", title="difference in accuracy, points", axis=axis)
     rules = base.mark_rule(strokeWidth=2.5, color=GREEN).encode(x=x, x2="high:Q")
     dots = base.mark_point(filled=True, size=80, opacity=1, color=GREEN).encode(x="value:Q")
     text = "Points with 95 % intervals about zero: what restoration changed on the test facts."
@@ -141,7 +141,7 @@ class _Methods:
         scale = alt.Scale(type="sqrt") if x == "fraction" else alt.Scale()
         self.chart = alt.Chart(shown).encode(
             x=alt.X(f"{x}:Q", title=self.title, scale=scale, axis=alt.Axis(format="%", values=ticks, grid=False)),
-            color=alt.Color("label:N", scale=self._scale(1)),
+            color=alt.Color("label:N", scale=self._scale(1), legend=alt.Legend(symbolStrokeWidth=0)),
         )
 
     def drawn(self, y: Any) -> tuple[Any, Any]:

@@ -21,8 +21,8 @@ def restoration(run: Run) -> Section:
         return section
     section.lead.append(
         f"A share of the weights of {run.phrase(run.main.name)} is put back to the base model's values, those with "
-        "the largest relative change first, and the validation facts are asked again. The controls put back the "
-        "same number of weights chosen otherwise (at random, the smallest base weights, the largest absolute changes), or "
+        "the largest relative change first, and the validation facts are asked again. The controls put back as many "
+        "weights chosen otherwise (at random, the smallest base weights, the largest absolute changes), or "
         "interpolate all weights until as much of the squared update is gone."
     )
     section.blocks.append(_curves(run, curve))
