@@ -28,6 +28,7 @@ from knowshift.options import (
     RankOption,
     Region,
     RegionOption,
+    Rival,
     Scheduler,
     Seed,
     Share,
@@ -221,7 +222,7 @@ def eval(
     seed: Seed = 0,
 ) -> None:
     """Closed-book accuracy, greedy, by level and domain, with 95 % intervals."""
-    from knowshift import steps
+    from knowshift import steps, summaries
 
     metrics = steps.evaluate(
         model,
@@ -234,7 +235,7 @@ def eval(
         limit=limit,
         seed=seed,
     )
-    typer.echo(steps.describe_accuracy(metrics))
+    typer.echo(summaries.accuracy(metrics))
 
 
 @app.command()
@@ -250,12 +251,12 @@ def drift(
     seed: Seed = 0,
 ) -> None:
     """How far did the next-token distributions move? KL between tuned and base."""
-    from knowshift import steps
+    from knowshift import steps, summaries
 
     metrics = steps.drift(
         base, tuned, facts, out, mode=mode.value, mastery_run=mastery, split=split, limit=limit, seed=seed
     )
-    typer.echo(steps.describe_drift(metrics))
+    typer.echo(summaries.drift(metrics))
 
 
 @app.command()
@@ -269,7 +270,7 @@ def diff(
     seed: Seed = 0,
 ) -> None:
     """How far did the weights move, where, and how concentrated is it, beside a no-training null?"""
-    from knowshift import steps
+    from knowshift import steps, summaries
 
     result = steps.diff(
         base,
@@ -280,7 +281,7 @@ def diff(
         fractions=fraction or PAPER_FRACTIONS,
         seed=seed,
     )
-    typer.echo(steps.describe_diff(result))
+    typer.echo(summaries.diff(result.metrics, result.concentration.filter(paper=True).row(0, named=True)))
 
 
 @app.command()
@@ -315,6 +316,43 @@ def restore(
     )
     for folder in folders:
         typer.echo(f"{folder}")
+
+
+@app.command()
+def merge(
+    method: Annotated[
+        Rival, typer.Argument(metavar="METHOD", show_default=False, help="interpolate, random, dare or ties-trim.")
+    ],
+    base: Base,
+    tuned: Tuned,
+    out: Out,
+    alpha: Annotated[float | None, typer.Option(help="interpolate: base + alpha * (tuned - base).")] = None,
+    removed_share: Annotated[
+        float | None, typer.Option(help="interpolate: or the share of the squared update to remove.")
+    ] = None,
+    fraction: Annotated[float | None, typer.Option(help="random: share of the weights to restore.")] = None,
+    drop: Annotated[float | None, typer.Option(help="dare: share of the update to drop before rescaling.")] = None,
+    keep: Annotated[float | None, typer.Option(help="ties-trim: share of the weights that stay tuned.")] = None,
+    region: RegionOption = Region.all,
+    seed: Seed = 0,
+) -> None:
+    """Make a control or rival of restoration from the same two models."""
+    from knowshift import steps
+
+    folder = steps.merge(
+        method.value,
+        base,
+        tuned,
+        out,
+        region=region.value,
+        seed=seed,
+        alpha=alpha,
+        removed_share=removed_share,
+        fraction=fraction,
+        drop=drop,
+        keep=keep,
+    )
+    typer.echo(f"{folder}")
 
 
 @app.command()

@@ -64,6 +64,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a folder that could not be written later, before work is spent on what would go into it.
+
+    Raises:
+        InputError: if ``path``, or the nearest folder above it that exists, is no folder or not writable.
+    """
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"cannot create the folder {path}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"cannot create or write the folder {path}: no permission to write in {nearest}")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON; a NaN is a bug here, never data."""
     with atomic_file(path) as partial:

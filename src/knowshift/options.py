@@ -63,6 +63,15 @@ class Rank(StrEnum):
     random = "random"
 
 
+class Rival(StrEnum):
+    """Controls and rivals of restoration."""
+
+    interpolate = "interpolate"
+    random = "random"
+    dare = "dare"
+    ties_trim = "ties-trim"
+
+
 class Order(StrEnum):
     """From which end of the ranking weights are restored."""
 

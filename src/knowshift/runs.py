@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knowshift import __version__
-from knowshift.files import make_folder, write_json
+from knowshift.files import check_writable, write_json
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "polars", "numpy", "numba")
 
@@ -38,7 +38,7 @@ def record(
     """Write ``out/run.json`` when the block ends without an error.
 
     Args:
-        out: the run folder, created if needed.
+        out: the run folder; it is created when something is written.
         command: the sub-command, such as ``mastery``.
         options: every option as resolved, defaults included.
         seed: the run's seed.
@@ -47,7 +47,7 @@ def record(
     Yields:
         The record, to which the block may add what it learns on the way.
     """
-    make_folder(out)
+    check_writable(out)
     entry: dict[str, Any] = {
         "command": command,
         "argv": sys.argv[1:],

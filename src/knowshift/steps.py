@@ -127,8 +127,6 @@ def drift(
     facts = choose(read_facts(source, split=split), limit, seed)
     levels = read_levels(mastery_run, facts)
     templates = best_templates(mastery_run)
-    if mode == "paper" and templates is None:
-        raise InputError("--mode paper needs --mastery DIR: the base model is asked with each topic's best template")
     base_path, tuned_path = resolve(base), resolve(tuned)
     options = {
         "base": base,
@@ -205,6 +203,31 @@ def restore(
             of=of,
             arithmetic=arithmetic,
             seed=seed,
+            base_name=base,
+            tuned_name=tuned,
+        )
+
+
+def merge(
+    method: str,
+    base: str,
+    tuned: str,
+    out: Path,
+    *,
+    region: str = "all",
+    seed: int = 0,
+    **options: float | None,
+) -> Path:
+    """``knowshift merge``: the checkpoint of a control or rival of restoration."""
+    from knowshift.models import digest, resolve
+    from knowshift.weights.merge import merge as write
+
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    given = {"method": method, "base": base, "tuned": tuned, "region": region, **options}
+    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
+    with record(out, "merge", given, seed=seed, models=models):
+        return write(
+            method, base_path, tuned_path, out, region=region, seed=seed, base_name=base, tuned_name=tuned, **options
         )
 
 

@@ -209,4 +209,4 @@ def _inverse_cdf(
     # Rounding between the two sums may point just past the last token with weight; take that token.
     positive = (inside < inside[:, -1:]).sum(-1, keepdim=True)
     token = hit * block + torch.minimum(place, positive)
-    return torch.clamp(token[:, 0], max=vocabulary - 1).tolist()  # type: ignore[no-any-return]
+    return torch.clamp(token[:, 0], max=vocabulary - 1).tolist()

@@ -25,7 +25,7 @@ from knowshift.progress import bar
 # It depends on the options alone, so what is decoded together does too.
 BLOCK_DRAWS = 6_000
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "id": pl.String,
     "topic": pl.String,
     "subject": pl.String,
@@ -39,7 +39,7 @@ SCHEMA = {
     "level": pl.Int8,
     "template_hits": pl.List(pl.Int32),
 }
-SAMPLES_SCHEMA = {
+SAMPLES_SCHEMA: dict[str, Any] = {
     "id": pl.String,
     "template": pl.Int32,
     "sample": pl.Int32,

@@ -7,8 +7,9 @@ same squared norm is removed. Every model on the curve is made in memory and the
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -19,10 +20,12 @@ from knowshift.measure.accuracy import evaluate
 from knowshift.measure.statistics import headline
 from knowshift.models import digest, load_model, load_tokenizer
 from knowshift.progress import bar
-from knowshift.weights.sweep import Sweep
+from knowshift.weights.scores import Arithmetic, Rank
+from knowshift.weights.sweep import Info, Sweep
 
-RANKED = ("relative", "random", "base-magnitude", "absolute")
+# Relative first: its removed norm is what the interpolation beside it is matched to.
 METHODS = ("relative", "interpolate", "random", "base-magnitude", "absolute")
+SETTINGS = ("method", "fraction", "alpha", "removed_norm_share")
 
 
 class Curve:
@@ -35,7 +38,7 @@ class Curve:
     """
 
     def __init__(
-        self, base: Path, tuned: Path, *, region: str = "blocks", arithmetic: str = "float32", seed: int = 0
+        self, base: Path, tuned: Path, *, region: str = "blocks", arithmetic: Arithmetic = "float32", seed: int = 0
     ) -> None:
         self._models = [digest(base), digest(tuned), region, arithmetic, seed]
         model = load_model(tuned)
@@ -58,7 +61,7 @@ class Curve:
         """
         key = digest_of([self._models, max_new_tokens, [[fact.to_json(), levels.get(fact.id)] for fact in facts]])
         parts = make_folder(out / "parts" / key)
-        cells = [("tuned", 0.0), *((method, fraction) for fraction in fractions for method in METHODS)]
+        cells = [("relative", 0.0), *((method, fraction) for fraction in fractions for method in METHODS)]
         norms: dict[float, float] = {}
         with bar("restoring and asking", len(cells)) as advance:
             for method, fraction in cells:
@@ -66,7 +69,10 @@ class Curve:
                 if part.exists():
                     cell = pl.read_parquet(part)
                 else:
-                    cell = self._cell(method, fraction, norms, facts, levels, max_new_tokens)
+                    share = norms.get(fraction, 0.0)
+                    cell = self.answers(
+                        method, fraction, facts, levels, removed_norm_share=share, max_new_tokens=max_new_tokens
+                    )
                     write_parquet(part, cell)
                 norms.setdefault(fraction, cell["removed_norm_share"][0])
                 advance(1)
@@ -80,44 +86,35 @@ class Curve:
         self,
         method: str,
         fraction: float,
-        alpha: float | None,
         facts: Sequence[Fact],
         levels: Mapping[str, int],
         *,
+        removed_norm_share: float,
         max_new_tokens: int,
     ) -> pl.DataFrame:
-        """The answers of one model of the curve (``alpha`` is for interpolation)."""
-        with self._made(method, fraction, alpha):
-            return evaluate(self._engine, facts, max_new_tokens=max_new_tokens, levels=levels)
+        """The answers of one model of the curve, with the columns of ``SETTINGS``.
 
-    def _made(self, method: str, fraction: float, alpha: float | None) -> Any:
-        if method == "interpolate":
-            return self._sweep.interpolated(1.0 if alpha is None else alpha)
-        return self._sweep.restored("relative" if method == "tuned" else method, fraction)
-
-    def _cell(
-        self,
-        method: str,
-        fraction: float,
-        norms: Mapping[float, float],
-        facts: Sequence[Fact],
-        levels: Mapping[str, int],
-        max_new_tokens: int,
-    ) -> pl.DataFrame:
-        # Removing the part 1 - alpha of an update removes (1 - alpha)^2 of its squared norm.
-        alpha = 1 - norms[fraction] ** 0.5 if method == "interpolate" else None
-        with self._made(method, fraction, alpha) as made:
+        A restoration is made by ``fraction``; an interpolation so that it removes ``removed_norm_share`` of the
+        update's squared norm, as the restoration of ``fraction`` that it is the control of does.
+        """
+        with self._made(method, fraction, removed_norm_share) as made:
             table = evaluate(self._engine, facts, max_new_tokens=max_new_tokens, levels=levels)
         return table.with_columns(
             method=pl.lit(method),
             fraction=pl.lit(fraction),
-            alpha=pl.lit(alpha, dtype=pl.Float64),
-            removed_norm_share=pl.lit(float(made.removed_norm_share)),
+            alpha=pl.lit(made.alpha, dtype=pl.Float64),
+            removed_norm_share=pl.lit(made.removed_norm_share),
         )
 
+    def _made(self, method: str, fraction: float, removed_norm_share: float) -> AbstractContextManager[Info]:
+        if method == "interpolate":
+            return self._sweep.interpolated(removed_share=removed_norm_share)
+        return self._sweep.restored(cast(Rank, method), fraction)
+
     def _summarise(self, answers: pl.DataFrame) -> pl.DataFrame:
-        start = answers.filter(pl.col("method") == "tuned")
-        keys = answers.filter(pl.col("method") != "tuned").select("method", "fraction").unique(maintain_order=True)
+        start = answers.filter(pl.col("fraction") == 0)
+        keys = answers.filter(pl.col("fraction") > 0).select("method", "fraction").unique(maintain_order=True)
+        # With nothing restored every method is the tuned model.
         rows = [_point(start, method, 0.0, self._seed) for method in METHODS]
         for method, fraction in keys.iter_rows():
             cell = answers.filter((pl.col("method") == method) & (pl.col("fraction") == fraction))

@@ -6,6 +6,7 @@ reduced so that two processor cores finish in minutes; every step's own default 
 """
 
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,7 +54,7 @@ class DemoOptions(BaseModel):
     learning_rate: float = 5e-5
     batch_size: int = 8
     region: str = "blocks"
-    arithmetic: str = "float32"
+    arithmetic: Literal["float32", "bfloat16"] = "float32"
     fractions: tuple[float, ...] = FRACTIONS
 
 
@@ -217,9 +218,9 @@ class Demo:
             answers = curve.answers(
                 method,
                 choice["fraction"],
-                choice["alpha"],
                 facts,
                 levels,
+                removed_norm_share=choice["removed_norm_share"],
                 max_new_tokens=self.options.answer_new_tokens,
             )
             folder = make_folder(self.out / "eval" / name)

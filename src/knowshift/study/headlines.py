@@ -9,7 +9,7 @@ from knowshift.facts.fact import DOMAINS
 from knowshift.files import read_json
 from knowshift.mastery.levels import LEVELS
 from knowshift.mastery.select import read_mastery
-from knowshift.measure.pairs import headline, headline_difference
+from knowshift.measure.statistics import headline, headline_difference
 from knowshift.measure.transitions import count
 
 TUNED = ("low", "middle")
