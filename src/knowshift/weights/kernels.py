@@ -94,6 +94,14 @@ def to_bfloat16(values: Any, out: Any) -> None:
 
 
 @jit
+def to_bfloat16_stochastic(values: Any, stream: Any, start: Any, out: Any) -> None:
+    """float32 as uint16 bfloat16 patterns, rounded up or down with odds that keep the expected value."""
+    for i in range(values.size):
+        draw = _mixed(stream, start + np.uint64(i)) & np.uint64(0xFFFF)
+        out[i] = np.uint16((_bits(values[i]) + np.uint32(draw)) >> np.uint32(16))
+
+
+@jit
 def survey(base: Any, tuned: Any) -> Any:
     """Squared norm of the update in float64, and how many values are not finite in base and in tuned."""
     mask = np.uint32(0x7F800000)
@@ -233,6 +241,13 @@ def choose(keys: Any, threshold: Any, wanted: Any, mask: Any) -> None:
                 wanted -= 1
                 if wanted == 0:
                     break
+
+
+@jit
+def pick(mask: Any, yes: Any, no: Any, out: Any) -> None:
+    """Bits of ``yes`` where the mask is set, of ``no`` elsewhere, without a branch."""
+    for i in range(out.size):
+        out[i] = no[i] ^ ((yes[i] ^ no[i]) * mask[i])
 
 
 @jit

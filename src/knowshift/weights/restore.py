@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from knowshift.errors import InputError
 from knowshift.weights.bits import Bits
 from knowshift.weights.card import card
@@ -79,7 +77,7 @@ def restore(
 
     def make(tile: Tile) -> list[Bits]:
         scored = tile.score(rule)
-        return [np.where(chosen.mask(tile, scored.keys), scored.base_bits, scored.tuned_bits) for chosen in taken]
+        return [chosen.restored(tile, scored) for chosen in taken]
 
     targets = [out / label for label in wanted]
     return write_checkpoints(right, left, pairs, targets, cards, make, "writing")

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from knowshift.errors import InputError
-from knowshift.weights import kernels
-from knowshift.weights.bits import Bits, decode
+from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.merge.interpolate import Interpolate
 from knowshift.weights.pairing import Pair, pair
@@ -85,30 +84,20 @@ class Sweep:
         (chosen,) = take(ranking, ranking.cuts([exact(fraction)]))
 
         def make(tile: Tile) -> Bits:
-            scored = tile.score(ranking.rule)
-            return np.where(chosen.mask(tile, scored.keys), scored.base_bits, scored.tuned_bits)
+            return chosen.restored(tile, tile.score(ranking.rule))
 
-        share = self._share(chosen.energy, float(ranking.energy.sum()))
+        energy = float(ranking.energy.sum())
+        share = min(chosen.energy / energy, 1.0) if energy else 0.0
         with self._holding(make):
             yield Info(rank, float(exact(fraction)), None, chosen.cut.count, share)
 
     @contextmanager
     def interpolated(self, alpha: float | None = None, *, removed_share: float | None = None) -> Iterator[Info]:
-        """Within the block the region is base + alpha * (tuned - base), see ``merge.interpolate``."""
-        method = Interpolate(alpha=alpha, removed_share=removed_share)
-        mix = method.prepare(self.pairs, self._seed)
-
-        def removed(tile: Tile) -> tuple[float, float]:
-            dtype = tile.pair.tuned.dtype
-            here = decode(mix(tile), dtype)
-            base = decode(tile.pair.base_bits(tile.start, tile.stop), dtype)
-            tuned = decode(tile.pair.tuned_bits(tile.start, tile.stop), dtype)
-            return float(kernels.survey(here, tuned)[0]), float(kernels.survey(base, tuned)[0])
-
-        parts = [energies for _, energies in walk(self.pairs, removed, "interpolating")]
-        share = self._share(sum(part for part, _ in parts), sum(whole for _, whole in parts))
-        with self._holding(mix):
-            yield Info("interpolate", None, method.weight, sum(entry.size for entry in self.pairs), share)
+        """Within the block the region is base + alpha * (tuned - base); see ``merge.interpolate``."""
+        mix = Interpolate(alpha=alpha, removed_share=removed_share).solve(self.pairs, self._seed)
+        count = sum(entry.size for entry in self.pairs)
+        with self._holding(mix.bits):
+            yield Info("interpolate", None, mix.alpha, count, mix.removed_norm_share)
 
     @contextmanager
     def _holding(self, make: Callable[[Tile], Bits]) -> Iterator[None]:
@@ -147,10 +136,6 @@ class Sweep:
         if rule not in self._rankings:
             self._rankings[rule] = Ranking(self.pairs, rule)
         return self._rankings[rule]
-
-    @staticmethod
-    def _share(removed: float, whole: float) -> float:
-        return min(removed / whole, 1.0) if whole else 0.0
 
 
 def _parameters(model: torch.nn.Module, pairs: list[Pair]) -> list[torch.Tensor]:

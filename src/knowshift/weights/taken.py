@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from knowshift.weights import kernels
+from knowshift.weights.bits import Bits, pick
 from knowshift.weights.ranking import Counts, Cut, Ranking
-from knowshift.weights.scores import Keys
+from knowshift.weights.scores import Keys, Scored
 from knowshift.weights.walk import Tile, walk
 
 Energies = npt.NDArray[np.float64]
@@ -43,6 +44,10 @@ class Taken:
         mask = np.empty(keys.size, np.bool_)
         kernels.choose(keys, np.uint32(self.cut.threshold), ties, mask)
         return mask
+
+    def restored(self, tile: Tile, scored: Scored) -> Bits:
+        """Base's bits where taken, the tuned bits elsewhere."""
+        return pick(self.mask(tile, scored.keys), scored.base_bits, scored.tuned_bits)
 
 
 def take(ranking: Ranking, cuts: Sequence[Cut]) -> list[Taken]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knowshift.weights import kernels
-from knowshift.weights.bits import Bits, Values, encode
+from knowshift.weights.bits import Bits, Values, encode, pick
 from knowshift.weights.merge.method import finite_values, share
 from knowshift.weights.pairing import Pair
 from knowshift.weights.scores import stream
@@ -49,6 +49,6 @@ class Dare:
             if not self.drop:
                 return right
             kept = encode(rescaled(base, tuned, self.drop), tile.pair.tuned.dtype)
-            return np.where((draws < limit) | (left == right), left, kept)
+            return pick((draws < limit) | (left == right), left, kept)
 
         return make

@@ -7,8 +7,6 @@ rescaling (with it, see ``dare``).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from knowshift.weights.bits import Bits
 from knowshift.weights.merge.method import share
 from knowshift.weights.pairing import Pair
@@ -37,7 +35,6 @@ class RandomRestore:
         (chosen,) = take(ranking, ranking.cuts([exact(self.fraction)]))
 
         def make(tile: Tile) -> Bits:
-            scored = tile.score(ranking.rule)
-            return np.where(chosen.mask(tile, scored.keys), scored.base_bits, scored.tuned_bits)
+            return chosen.restored(tile, tile.score(ranking.rule))
 
         return make

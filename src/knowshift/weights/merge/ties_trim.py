@@ -8,9 +8,7 @@ the method.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from knowshift.weights.bits import Bits
+from knowshift.weights.bits import Bits, pick
 from knowshift.weights.merge.method import share
 from knowshift.weights.pairing import Pair
 from knowshift.weights.ranking import Ranking, exact
@@ -39,6 +37,6 @@ class TiesTrim:
 
         def make(tile: Tile) -> Bits:
             scored = tile.score(ranking.rule)
-            return np.where(kept.mask(tile, scored.keys), scored.tuned_bits, scored.base_bits)
+            return pick(kept.mask(tile, scored.keys), scored.tuned_bits, scored.base_bits)
 
         return make
