@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+# The browser reads commands from descriptor 3 and answers on 4. Both are copied out of the way first.
+ON_3_AND_4 = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 class Browser:
     """One page of one browser. ``complaints`` collects console errors, exceptions and refused requests."""
@@ -37,11 +47,9 @@ class Browser:
         ours_read, theirs_write = os.pipe()
         theirs_read, ours_write = os.pipe()
 
-        # The browser reads commands from descriptor 3 and answers on 4.
         own = (f"--user-data-dir={profile}", "about:blank")
-        command = 'exec 3<&"$1" 4>&"$2"; shift 2; exec "$@"'
         self._process = subprocess.Popen(
-            ["sh", "-c", command, "sh", str(theirs_read), str(theirs_write), CHROMIUM, *FLAGS, *own],
+            [sys.executable, "-c", ON_3_AND_4, str(theirs_read), str(theirs_write), CHROMIUM, *FLAGS, *own],
             pass_fds=(theirs_read, theirs_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -66,8 +74,8 @@ class Browser:
             self._process.wait()
         os.close(self._read)
 
-    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
-        """Load a file at a viewport of ``width`` CSS pixels and wait until its charts have been tried."""
+    def open(self, page: Path, width: int, height: int = 900, *, dark: bool = False, drawn: bool = True) -> None:
+        """Load a file at a viewport of ``width`` CSS pixels and wait until its charts are ``drawn``."""
         self.complaints.clear()
         self.requests.clear()
         self.call(
@@ -81,7 +89,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.resolve().as_uri())
         self.wait("document.readyState === 'complete'")
-        self.wait("[...document.querySelectorAll('.drawing')].every(d => d.querySelector('svg'))", patience=20)
+        if drawn:
+            self.wait("[...document.querySelectorAll('.drawing')].every(d => d.querySelector('svg'))", patience=20)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
@@ -101,22 +110,24 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A real click in the middle of an element."""
-        box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center',"
-            " behavior: 'instant'}); const b = e.getBoundingClientRect();"
-            " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-        )
+        x, y = self._middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, text: str) -> None:
         """Type into what has the focus."""
         self.call("Input.insertText", text=text)
 
-    def press(self, key: str) -> None:
-        """Press and release a named key."""
+    def type_key(self, key: str) -> None:
+        """Press and release one letter, which a list box takes as the start of an entry."""
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+            text = {"text": key} if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=f"Key{key.upper()}", **text)
+
+    def hover(self, selector: str) -> None:
+        """Move the mouse over the middle of an element."""
+        x, y = self._middle(selector)
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
@@ -124,6 +135,14 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _middle(self, selector: str) -> tuple[float, float]:
+        x, y = self.run(
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect();"
+            " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        return x, y
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol and its result; events on the way are noted."""

@@ -18,7 +18,7 @@ def mastery(table: pl.DataFrame) -> Any:
         domain=pl.col("domain").replace_strict(DOMAINS), at=pl.col("level").replace_strict(dict(enumerate(LEVELS)))
     )
     base = alt.Chart(shown).encode(
-        x=_level_axis("share of the base model's samples that hold the answer"),
+        x=_level_axis("share of samples with the answer"),
         xOffset=alt.XOffset("domain:N", sort=list(DOMAINS.values())),
         y=alt.Y("facts:Q", title="facts", axis=alt.Axis(tickCount=4, format=",d")),
         tooltip=[

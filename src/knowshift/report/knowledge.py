@@ -8,6 +8,8 @@ from knowshift.report.data import DRIFT, FEW_SHOT, Run
 from knowshift.report.theme import DOMAINS
 from knowshift.report.words import capital, count, listing, nats, percent, points_range
 
+UNSPLIT = "The test facts have no mastery level in this run, so nothing is split by level."
+
 
 def mastery(run: Run) -> Section:
     """What the base model knew before training."""
@@ -68,7 +70,7 @@ def accuracy(run: Run) -> Section:
     if shown:
         section.blocks.append(_level_figure(run, shown))
     else:
-        section.lead.append("The test facts have no mastery level in this run, so accuracy is not split by level.")
+        section.lead.append(UNSPLIT)
     section.sources.extend(f"eval/{name}/answers.parquet" for name in answers)
     return section
 
@@ -127,35 +129,33 @@ def drift(run: Run) -> Section:
         "KL(tuned‖base) compares both models' predictions for the tokens of the right answer, given the same "
         "text, over the whole vocabulary. It is in nats per answer token; 0 means identical predictions."
     )
-    figures = tables.drift_by_level(found, run.seed)
-    labels = {name: run.label(name) for name in found}
     means = [f"{nats(tables.mean(table, 'kl_tuned_base'))} for {run.phrase(name)}" for name, table in found.items()]
-    top = float(figures.select(pl.col("high").max()).item())
-    panels = tuple(
-        Panel(
-            f"drift-{domain}",
-            charts.by_level(part, labels, "KL, nats per token", "KL(tuned‖base)", top),
-            name,
-        )
-        for domain, name in DOMAINS.items()
-        if (part := figures.filter(domain=domain)).height
-    )
+    said = f"On average {listing(means)}."
     sources = tuple(f"drift/{name}/drift.parquet" for name in found)
-    section.blocks.append(
-        Figure(
-            "Divergence from the base model by mastery level",
-            f"On average {listing(means)}.",
-            panels,
-            sources,
-            listings.figures(run, figures, lambda value: f"{value:.3f}", "KL, nats per answer token"),
-        )
-    )
+    figures = tables.drift_by_level(found, run.seed)
+    if figures.height:
+        section.blocks.append(_drift_figure(run, figures, said, sources))
+    else:
+        section.lead.append(f"{said} {UNSPLIT}")
     moved = run.metrics.get("drift", {}).get(run.main.name, {}).get("moved_most")
     if moved:
         section.lead.append(f"The table names the tokens that moved most in {run.phrase(run.main.name)}.")
         section.blocks.append(listings.moved_most(moved))
     section.sources.extend(sources)
     return section
+
+
+def _drift_figure(run: Run, figures: pl.DataFrame, said: str, sources: tuple[str, ...]) -> Figure:
+    labels = {model.name: model.label for model in run.tuned}
+    # One scale for both domains, so that they can be compared by eye.
+    top: float = figures.select(pl.col("high").max()).item()
+    panels = tuple(
+        Panel(f"drift-{domain}", charts.by_level(part, labels, "KL, nats per token", "KL(tuned‖base)", top), name)
+        for domain, name in DOMAINS.items()
+        if (part := figures.filter(domain=domain)).height
+    )
+    listed = listings.figures(run, figures, lambda value: f"{value:.3f}", "KL, nats per answer token")
+    return Figure("Divergence from the base model by mastery level", said, panels, sources, listed)
 
 
 def _with_examples(run: Run, answers: dict[str, pl.DataFrame]) -> list[str]:

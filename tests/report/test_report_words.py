@@ -1,0 +1,92 @@
+"""Sentences claim what an interval resolves and nothing else."""
+
+from pathlib import Path
+
+import fake_run
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knowshift.files import read_json, write_json
+from knowshift.report import headline, knowledge, weights
+from knowshift.report.data import Run
+from knowshift.report.words import Interval, count, listing, nats, percent, points, points_range
+
+
+def test_figures_in_words() -> None:
+    assert percent(0.3125) == "31.2%"
+    assert points(0.0214) == "+2.1 points"
+    assert points(-0.09) == "−9.0 points"
+    assert points(-0.0001) == "0.0 points"
+    assert points_range(Interval(0.021, -0.004, 0.039)) == "+2.1 points (−0.4 to 3.9)"
+    assert count(1, "fact") == "1 fact" and count(1020, "fact") == "1,020 facts"
+    assert nats(0.834) == "0.83 nats" and nats(0.0123) == "0.012 nats" and nats(0) == "0.00 nats"
+    assert listing([]) == "" and listing(["a"]) == "a" and listing(["a", "b", "c"]) == "a, b and c"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_run.write(tmp_path_factory.mktemp("words") / "run", facts=400)
+
+
+def restoration(folder: Path, low: float, value: float, high: float) -> Run:
+    metrics = read_json(folder / "metrics.json")
+    entry = {"value": value, "low": low, "high": high}
+    metrics["restoration"] |= {"test_difference": entry, "against_interpolation": entry}
+    return Run(folder, metrics, {})
+
+
+ends = st.floats(-0.3, 0.3)
+
+
+@given(st.tuples(ends, ends, ends).map(sorted))
+def test_restoration_is_claimed_only_if_resolved(folder: Path, bounds: list[float]) -> None:
+    run = restoration(folder, *bounds)
+    tile = headline.numbers(run)[-1]
+    sentence = headline.sentences(run)[-1]
+    low, value, high = bounds
+    if low <= 0 <= high:
+        assert tile.figure == "No gain resolved"
+        assert "gave no gain that this test can resolve" in sentence and "not measurably different" in sentence
+        assert "returned" not in sentence and "cost" not in sentence
+    else:
+        assert tile.figure == points(value)
+        assert ("returned" if value > 0 else "cost") in sentence
+        assert ("more than interpolating" if value > 0 else "less than interpolating") in sentence
+
+
+def test_identical_models_are_said_not_to_differ(tmp_path: Path) -> None:
+    run = fake_run.write(tmp_path / "run", facts=400)
+    base = pl.read_parquet(run / "eval/base/answers.parquet")
+    base.write_parquet(run / "eval/low/answers.parquet")
+    same = pl.col("change").replace({"lost": "kept", "gained": "never"})
+    path = run / "transitions/low.parquet"
+    pl.read_parquet(path).with_columns(same).write_parquet(path)
+    metrics = read_json(run / "metrics.json")
+    metrics["accuracy"]["low"] = metrics["accuracy"]["base"]
+    write_json(run / "metrics.json", metrics)
+    opened = Run.open(run)
+    accuracy, facts, *_ = headline.numbers(opened)
+    assert "not resolved at this sample size: 0.0 points (0.0 to 0.0)" in accuracy.note
+    assert facts.figure == "0 lost, 0 gained" and "no net change resolved" in facts.note
+    text = " ".join(headline.sentences(opened))
+    assert text.count("did not move measurably") == 2
+    assert "fell" not in text and "rose" not in text
+    section = knowledge.facts(opened)
+    assert "lost no test fact" in section.blocks[0].takeaway  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("null", [0.55, 0.9999])
+def test_a_saturated_null_is_pointed_out(tmp_path: Path, null: float) -> None:
+    run = Run.open(fake_run.write(tmp_path / "run", facts=300, null=null))
+    share = run.metrics["concentration"]["low"]["null"]
+    takeaway = weights.concentration(run).blocks[0].takeaway  # type: ignore[union-attr]
+    assert (share > 0.9) == ("this curve says nothing about training" in takeaway)
+
+
+def test_a_gain_is_named_a_gain(tmp_path: Path) -> None:
+    run = Run.open(fake_run.write(tmp_path / "run", gain=1.6))
+    *_, tile = headline.numbers(run)
+    assert tile.figure.startswith("+") and "95% interval" in tile.note
+    assert "returned +" in headline.sentences(run)[-1]
