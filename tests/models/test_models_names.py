@@ -89,6 +89,22 @@ def test_unknown_model_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert "HF_HUB_OFFLINE is set" in message and "nobody/no-such-model" in message
 
 
+def test_a_model_in_the_hub_cache_needs_no_network(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository, commit = tmp_path / "hub" / "models--team--tiny", "0123456789abcdef" * 2 + "01234567"
+    shutil.copytree(base_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    found = resolve("team/tiny")
+    assert found == repository / "snapshots" / commit == resolve(f"team/tiny@{commit}")
+    assert digest(found) == digest(base_folder)
+
+
 def test_truncated_weights_are_refused(base_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(base_folder, tmp_path / "model"))
     whole = (folder / "model.safetensors").read_bytes()
@@ -140,9 +156,7 @@ def test_dtype_is_checked(base_folder: Path) -> None:
         load_model(base_folder, dtype="float12")
 
 
-def test_digest_follows_the_content_not_the_name(
-    base_folder: Path, tuned_folder: Path, tmp_path: Path
-) -> None:
+def test_digest_follows_the_content_not_the_name(base_folder: Path, tuned_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(base_folder, tmp_path / "copy"))
     assert digest(copy) == digest(base_folder) != digest(tuned_folder)
     (copy / "README.md").write_text("no part of the model")

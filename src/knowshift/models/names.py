@@ -91,7 +91,7 @@ def _download(name: str) -> Path:
         raise InputError(f"{name}: the hub has this model, but no such revision") from error
     except RepositoryNotFoundError as error:
         raise InputError(f"{name}: neither a folder here nor a model on the hub") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise InputError(
             f"{name}: no such folder, and {why} and this model is not in the local cache: give a folder with "

@@ -17,6 +17,7 @@ from knowshift.progress import console
 from knowshift.runs import record
 from knowshift.train import methods
 from knowshift.train.data import Pair, check_pairs, read_pairs, to_dataset
+from knowshift.train.memory import keep_freed_memory
 from knowshift.train.options import TrainOptions
 
 
@@ -121,6 +122,7 @@ def _trained(base: Path, tokenizer: Any, pairs: list[Pair], options: TrainOption
     from knowshift.models.quiet import quiet
     from knowshift.train.log import Watch
 
+    keep_freed_memory()
     model = models.load_model(base, dtype="float32")
     bars = not datasets.are_progress_bars_disabled()
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="knowshift-") as scratch, quiet():
