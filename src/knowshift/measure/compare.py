@@ -22,6 +22,10 @@ from knowshift.progress import bar
 HEAD_LOGITS = 1 << 23
 COMPARED_LOGITS = 1 << 20
 
+# Results are written to columns made beforehand. Kept one by one, these small tensors would settle in the gaps
+# that freed logits leave in the heap, and the process would grow by the logits of every position.
+COLUMNS = (torch.float64, torch.float64, torch.int64, torch.int64, *4 * (torch.float64,))
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -67,12 +71,13 @@ def compare_all(base: Reading, tuned: Reading, targets: Sequence[int], words: in
         InputError: naming the model whose logits are not finite.
     """
     follows = torch.tensor(targets)
-    parts = []
+    found = Divergence(*(torch.empty(len(follows), dtype=dtype) for dtype in COLUMNS))
     for place, left, right in _logits(base, tuned, words):
         part = divergence(left, right, follows[place].to(left.device))
         _check_finite(part.tuned_base, (base, left), (tuned, right))
-        parts.append(Divergence(*(column.cpu() for column in part)))
-    return Divergence(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        for column, values in zip(found, part, strict=True):
+            column[place] = values
+    return found
 
 
 @torch.inference_mode()
@@ -85,12 +90,12 @@ def compare_tops(base: Reading, tuned: Reading, words: int) -> tuple[torch.Tenso
     Raises:
         InputError: naming the model whose logits are not finite.
     """
-    parts = []
-    for _, left, right in _logits(base, tuned, words):
-        forward, backward = top_divergence(left, right)
-        _check_finite(forward, (base, left), (tuned, right))
-        parts.append((forward.cpu(), backward.cpu(), (left.argmax(-1) == right.argmax(-1)).cpu()))
-    forward, backward, agree = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    forward, backward = (torch.empty(len(base.states), dtype=torch.float64) for _ in range(2))
+    agree = torch.empty(len(base.states), dtype=torch.bool)
+    for place, left, right in _logits(base, tuned, words):
+        forward[place], backward[place] = top_divergence(left, right)
+        agree[place] = left.argmax(-1) == right.argmax(-1)
+        _check_finite(forward[place], (base, left), (tuned, right))
     return forward, backward, agree
 
 

@@ -34,8 +34,8 @@ def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Div
                 [np.arange(passage.kept) >= passage.kept - passage.answer for passage in passages]
             ),
             "target": targets,
-            "kl_tuned_base": columns.pop("tuned_base").astype(np.float64),
-            "kl_base_tuned": columns.pop("base_tuned").astype(np.float64),
+            "kl_tuned_base": columns.pop("tuned_base"),
+            "kl_base_tuned": columns.pop("base_tuned"),
             **columns,
         }
     ).with_columns(top1_agree=(pl.col("top_base") == pl.col("top_tuned")).cast(pl.Float64))
@@ -47,8 +47,8 @@ def teacher(facts: Sequence[Fact], levels: Mapping[str, int] | None, positions: 
     figures = positions.group_by("fact", maintain_order=True).agg(
         answer.sum().cast(pl.Int32).alias("tokens"),
         *(pl.col(name).filter(answer).mean() for name in FIGURES),
-        logprob_base=pl.col("target_base").filter(answer).mean().cast(pl.Float64),
-        logprob_tuned=pl.col("target_tuned").filter(answer).mean().cast(pl.Float64),
+        logprob_base=pl.col("target_base").filter(answer).mean(),
+        logprob_tuned=pl.col("target_tuned").filter(answer).mean(),
         prompt_kl_tuned_base=pl.col("kl_tuned_base").filter(~answer).mean(),
     )
     return pl.concat([_described(facts, levels), figures.drop("fact")], how="horizontal")
@@ -157,7 +157,7 @@ def _tokens(rows: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def _mean(values: pl.Series) -> float:
-    return float(values.to_numpy().mean(dtype=np.float64))
+    return float(values.to_numpy().mean())
 
 
 def _quantiles(values: pl.Series) -> dict[str, float]:
