@@ -297,6 +297,7 @@ def _sweep(
     return {
         "fraction": best["fraction"],
         "test_difference": paired(answers["low"], answers["restored"]),
+        "interpolation_difference": paired(answers["low"], answers["interpolated"]),
         "against_interpolation": paired(answers["interpolated"], answers["restored"]),
     }
 

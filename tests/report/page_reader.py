@@ -36,6 +36,11 @@ class Element:
         raw = "".join(child if isinstance(child, str) else child.text + " " for child in self.children)
         return " ".join(raw.split())
 
+    @property
+    def lines(self) -> list[str]:
+        """The text directly inside, line by line."""
+        return "".join(child for child in self.children if isinstance(child, str)).splitlines()
+
     def table(self, caption: str) -> list[list[str]]:
         """The rows of the table whose caption starts with ``caption``, its head included."""
         (table,) = [

@@ -166,7 +166,7 @@ def test_mastery_levels(run: Path, page: page_reader.Element) -> None:
     well = sum(row["level"] >= 3 for row in scored)
     summary = page.all("section", "summary")[0].text
     assert f"Of {len(scored):,} facts" in summary
-    assert f"answered {well:,} in more than half" in summary and f"answer to {never:,}." in summary
+    assert f"answered {well:,} in more than half" in summary and f"answer to {never:,} (level 0)." in summary
 
 
 def test_concentration_beside_its_null(run: Path, page: page_reader.Element) -> None:

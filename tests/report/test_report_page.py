@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import fake_run
 import page_reader
 import polars as pl
 import pytest
+import typer
 
+from knowshift.cli import app
 from knowshift.errors import InputError
 from knowshift.report import build
 
@@ -189,3 +192,16 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip().endswith("pip install 'knowshift[report]'"), done.stderr
+
+
+def test_every_command_is_one_the_command_line_takes(page: page_reader.Element) -> None:
+    """Parsed by the real parser, options and values, without being run."""
+    root = typer.main.get_command(app)
+    lines = [line for block in page.all("pre") for line in block.all("code")[0].lines]
+    used = "mastery select train eval drift diff restore merge demo report"
+    assert {line.split()[1] for line in lines} == set(used.split())
+    for line in lines:
+        program, name, *arguments = shlex.split(line)
+        assert program == "knowshift"
+        command = root.get_command(None, name)
+        command.make_context(name, arguments)

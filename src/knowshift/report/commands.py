@@ -1,75 +1,91 @@
-"""The command that makes each part of a run again, from the run's own options."""
+"""The commands that make each part of a run again, from the run's own options, to be given in the run folder."""
 
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
-from knowshift.report.data import Run
+from knowshift.report.data import FEW_SHOT, Run
 
-MASTERY = ("templates", "samples", "temperature", "max_new_tokens", "engine")
-TRAIN = ("learning_rate", "batch_size", "epochs")
+# What the report holds is of the test split; mastery is of every fact of the run.
+ASKED = {"facts": "facts.jsonl", "mastery": "mastery", "split": "test"}
 
 
 def mastery(run: Run) -> list[str]:
     """How the base model was scored."""
-    return [_line("mastery", run.base, facts="facts.jsonl", out="mastery", **_given(run, MASTERY), seed=run.seed)]
+    options = _given(run, "templates", "samples", "temperature", max_new_tokens="mastery_new_tokens")
+    return [_line("mastery", run.base, facts="facts.jsonl", out="mastery", **options, seed=run.seed)]
 
 
-def evaluation(run: Run) -> list[str]:
-    """How the sets were chosen, the models trained and everyone asked."""
+def training(run: Run) -> list[str]:
+    """How the sets were chosen and the models trained."""
     lines = []
     for model in run.tuned:
-        if model.level is not None and model.size is not None and model.data:
+        if model.data and model.level is not None and model.size is not None:
             wanted = {"level": model.level, "size": model.size, "out": model.data, "seed": run.seed}
             lines.append(_line("select", "mastery", **wanted))
         if model.data:
-            options = {"out": f"models/{model.name}", "method": model.method or None}
-            lines.append(_line("train", run.base, data=model.data, **options, **_given(run, TRAIN), seed=run.seed))
-    lines.append(_eval(run.base, "base", run.seed))
-    return lines + [_eval(f"models/{model.name}", model.name, run.seed) for model in run.tuned]
+            options = {"method": model.method or None, **_given(run, "learning_rate", "batch_size", "epochs")}
+            out = f"models/{model.name}"
+            lines.append(_line("train", run.base, data=model.data, out=out, **options, seed=run.seed))
+    return lines
+
+
+def evaluation(run: Run) -> list[str]:
+    """How every model that was only trained was asked."""
+    asked = [_eval(run, run.base, "base")]
+    if run.answers(FEW_SHOT) is not None:
+        asked.append(_eval(run, run.base, FEW_SHOT, form="few-shot"))
+    return asked + [_eval(run, f"models/{model.name}", model.name) for model in run.tuned]
 
 
 def drift(run: Run) -> list[str]:
     """How the divergence was measured."""
-    return [_pair("drift", run, model.name, facts="facts.jsonl", mastery="mastery") for model in run.tuned]
+    return [
+        _line("drift", run.base, f"models/{model.name}", **ASKED, out=f"drift/{model.name}", seed=run.seed)
+        for model in run.tuned
+    ]
 
 
 def diff(run: Run) -> list[str]:
     """How the weights were compared."""
-    return [_pair("diff", run, model.name, **_given(run, ("region", "arithmetic"))) for model in run.tuned]
+    options = _given(run, "region", "arithmetic")
+    return [
+        _line("diff", run.base, f"models/{model.name}", **options, out=f"diff/{model.name}", seed=run.seed)
+        for model in run.tuned
+    ]
 
 
-def restore(run: Run) -> list[str]:
-    """How the chosen restoration and its control are made and asked again."""
-    if run.fraction is None:
+def restoration(run: Run) -> list[str]:
+    """How the chosen restoration and its matched control are made and asked again."""
+    if run.fraction is None or not run.tuned:
         return []
-    tuned = f"models/{run.main.name}"
-    chosen = f"{run.fraction:g}"
-    options = _given(run, ("region", "arithmetic"))
+    tuned, chosen = f"models/{run.main.name}", f"{run.fraction:g}"
+    options = _given(run, "region", "arithmetic")
     lines = [_line("restore", run.base, tuned, fraction=chosen, out="restored", **options)]
-    lines.append(_eval(f"restored/{chosen}", "restored", run.seed))
+    lines.append(_eval(run, f"restored/{chosen}", "restored"))
     alpha = run.choice.get("alpha")
     if alpha is not None:
-        lines.append(_line("merge", "interpolate", run.base, tuned, alpha=f"{alpha:g}", out="interpolated"))
-        lines.append(_eval("interpolated", "interpolated", run.seed))
+        matched = {"alpha": repr(float(alpha)), "out": "interpolated", **_given(run, "region")}
+        lines += [_line("merge", "interpolate", run.base, tuned, **matched), _eval(run, "interpolated", "interpolated")]
     return lines
 
 
-def report() -> list[str]:
-    """How this page is written again."""
-    return [_line("report", ".")]
+def whole(run: Run) -> list[str]:
+    """How the whole run is made again, and this page from its files."""
+    if run.record.get("command") != "demo":
+        return [_line("report", ".")]
+    options = _given(run, "model", "facts", "method")
+    return [_line("demo", **options, seed=run.seed, out="again"), _line("report", ".")]
 
 
-def _eval(model: str, name: str, seed: int) -> str:
-    return _line("eval", model, facts="facts.jsonl", mastery="mastery", out=f"eval/{name}", seed=seed)
+def _eval(run: Run, model: str, name: str, **options: Any) -> str:
+    options |= _given(run, max_new_tokens="answer_new_tokens")
+    return _line("eval", model, **ASKED, **options, out=f"eval/{name}", seed=run.seed)
 
 
-def _pair(command: str, run: Run, name: str, **options: Any) -> str:
-    return _line(command, run.base, f"models/{name}", **options, out=f"{command}/{name}", seed=run.seed)
-
-
-def _given(run: Run, names: tuple[str, ...]) -> Mapping[str, Any]:
-    return {name: run.settings[name] for name in names if run.settings.get(name) is not None}
+def _given(run: Run, *names: str, **renamed: str) -> dict[str, Any]:
+    """Options of the run by the names that a command gives them; unknown ones are left to the command."""
+    wanted = {**dict(zip(names, names, strict=True)), **renamed}
+    return {name: run.settings[own] for name, own in wanted.items() if run.settings.get(own) is not None}
 
 
 def _line(command: str, *arguments: str, **options: Any) -> str:

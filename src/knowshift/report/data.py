@@ -80,6 +80,12 @@ class Run:
         return str(self.metrics.get("model") or self.settings.get("model") or "the base model")
 
     @property
+    def title(self) -> str:
+        """The base model's name as a reader wants it: of a folder, only its own name."""
+        path = Path(self.base)
+        return path.name if path.is_absolute() or self.base.startswith(".") else self.base
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return int(self.record.get("seed") or self.settings.get("seed") or 0)
@@ -133,6 +139,11 @@ class Run:
     def against_interpolation(self) -> Interval | None:
         """Paired difference in test accuracy, restored less interpolated."""
         return self._difference("against_interpolation")
+
+    @property
+    def interpolated(self) -> Interval | None:
+        """Paired difference in test accuracy, interpolated less tuned."""
+        return self._difference("interpolation_difference")
 
     def _difference(self, name: str) -> Interval | None:
         entry = self.metrics.get("restoration", {}).get(name)

@@ -91,8 +91,8 @@ def _knew(run: Run) -> str:
         return ""
     well, never = mastery.filter(pl.col("level") >= 3).height, mastery.filter(level=0).height
     return (
-        f"Of {count(mastery.height, 'fact')} put to {run.base}, it answered {count(well)} in more than half of "
-        f"its samples and never found the answer to {count(never)}."
+        f"Of {count(mastery.height, 'fact')} put to {run.title}, it answered {count(well)} in more than half of "
+        f"its samples (levels 3 and 4) and never found the answer to {count(never)} (level 0)."
     )
 
 

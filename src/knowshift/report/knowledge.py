@@ -46,7 +46,8 @@ def mastery(run: Run) -> Section:
 
 def accuracy(run: Run) -> Section:
     """Closed-book accuracy of every model."""
-    section = Section("accuracy", "Accuracy before and after", commands=commands.evaluation(run))
+    section = Section("accuracy", "Accuracy before and after")
+    section.commands.extend(commands.training(run) + commands.evaluation(run))
     answers = {name: table for name in run.names if (table := run.answers(name)) is not None}
     if "base" not in answers:
         section.lead.append("The base model was not asked the test facts in this run, so nothing is compared.")
@@ -77,7 +78,7 @@ def accuracy(run: Run) -> Section:
 
 def facts(run: Run) -> Section:
     """Facts kept, lost and gained, with names."""
-    section = Section("facts", "Facts lost and gained", commands=commands.evaluation(run))
+    section = Section("facts", "Facts lost and gained", commands=commands.evaluation(run) + commands.restoration(run))
     moved = {name: table for name in run.names if (table := run.transitions(name)) is not None}
     if not moved:
         section.lead.append("This run holds no transitions, so single facts are not followed here.")

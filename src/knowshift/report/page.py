@@ -69,7 +69,7 @@ def build(run: Path) -> Path:
         _environment()
         .get_template("report.html.j2")
         .render(
-            title=f"What fine-tuning did to {opened.base}",
+            title=f"What fine-tuning did to {opened.title}",
             run=opened,
             numbers=headline.numbers(opened),
             sentences=headline.sentences(opened),

@@ -14,7 +14,9 @@ COLLAPSE = 0.2
 
 def restoration(run: Run) -> Section:
     """What putting weights back gives back."""
-    section = Section("restoration", "What restoring gives back", commands=commands.restore(run))
+    section = Section(
+        "restoration", "What restoring gives back", commands=commands.restoration(run) + commands.whole(run)[:1]
+    )
     curve = run.table("sweep/curve.parquet", CURVE)
     if curve is None:
         section.lead.append("Restoration was not tried in this run.")
@@ -119,6 +121,8 @@ def _confirmed(run: Run) -> Figure | None:
     compared = [("Restored − tuned", change)]
     if against is not None:
         compared.append(("Restored − interpolated", against))
+    if run.interpolated is not None:
+        compared.append(("Interpolated − tuned", run.interpolated))
     table = pl.DataFrame(
         [(name, item.value, item.low, item.high) for name, item in compared],
         schema=["comparison", "value", "low", "high"],

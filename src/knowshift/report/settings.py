@@ -24,7 +24,7 @@ REDUCED = ("templates", "samples", "max_new_tokens", "mastery_new_tokens")
 
 def settings(run: Run) -> Section:
     """Every option, the versions and the models' digests."""
-    section = Section("settings", "Settings", commands=commands.report(), sources=["run.json", "metrics.json"])
+    section = Section("settings", "Settings", commands=commands.whole(run), sources=["run.json", "metrics.json"])
     flat = _flat(run.settings)
     reduced = [
         f"{name.replace('_', ' ')} {flat[name]} instead of {PAPER[name]}"
