@@ -126,7 +126,7 @@ def test_options_are_checked() -> None:
         {"temperature": 0},
         {"temperature": float("nan")},
     ):
-        with pytest.raises(ValueError, match="greater|less|finite"):
+        with pytest.raises(InputError, match="^--(templates|samples|temperature)"):
             MasteryOptions(**wrong)
 
 

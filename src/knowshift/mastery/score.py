@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
@@ -20,6 +20,7 @@ from knowshift.files import digest_of, make_folder, write_parquet
 from knowshift.generate.engine import Completion, Engine, Prompt
 from knowshift.mastery.levels import level
 from knowshift.progress import bar
+from knowshift.settings import Settings
 
 # Draws in one block: enough prompts of each length to fill a batch, few enough that a kill costs little.
 # It depends on the options alone, so what is decoded together does too.
@@ -50,10 +51,8 @@ SAMPLES_SCHEMA: dict[str, Any] = {
 }
 
 
-class MasteryOptions(BaseModel):
+class MasteryOptions(Settings):
     """How facts are asked; the defaults are the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     templates: int = Field(default=FORMS, ge=1, le=FORMS, description="cloze templates asked for each fact")
     samples: int = Field(default=10, ge=1, description="completions drawn for each template")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from knowshift import steps
 from knowshift.errors import InputError
@@ -23,6 +23,7 @@ from knowshift.measure.transitions import transitions
 from knowshift.models import digest, resolve
 from knowshift.runs import record
 from knowshift.seeds import derive
+from knowshift.settings import Settings
 from knowshift.study.curve import Curve, choose
 from knowshift.study.headlines import headline_figures
 from knowshift.study.stages import Stages
@@ -32,10 +33,8 @@ FRACTIONS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6)
 LOW, MIDDLE = 0, 2
 
 
-class DemoOptions(BaseModel):
+class DemoOptions(Settings):
     """The demo's settings; the report states them beside the paper's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "smollm2"
     facts: str = "world"
