@@ -29,6 +29,9 @@ from knowshift.models.load import compute_dtype, default_device
 MODES = ("teacher", "paper")
 BATCH_TOKENS = 4096
 
+# Bytes of weights up to which the exact number type costs no time worth saving.
+SMALL = 1 << 26
+
 
 def drift(
     base: Path,
@@ -52,8 +55,9 @@ def drift(
         levels: mastery level of each fact by its id; a fact that is not there has none.
         best_template: for `paper`, by topic, the cloze template the base model is asked with (the one with
             most hits in a mastery run); a topic that is not there is asked with its first.
-        dtype: number type the models compute in. `auto`: bfloat16 if both are stored in it and the processor
-            computes in it, else float32, so that no drift is measured that rounding alone made.
+        dtype: number type the models compute in. `auto`: bfloat16 if both are stored in it, the processor
+            computes in it and they are large enough for it to matter, else float32. Rounding to bfloat16 alone
+            makes a drift of some thousandths of a nat; ask for float32 to measure less than that.
         batch_tokens: tokens read together; changes memory and speed, and figures by rounding only.
         seed: of the intervals.
 
@@ -125,7 +129,9 @@ def _templates(facts: Sequence[Fact], best: Mapping[str, int]) -> dict[str, int]
 def _number_type(base: Path, tuned: Path, dtype: str) -> torch.dtype:
     if dtype == "auto":
         stored = {contents.main_type(path) for path in (base, tuned)}
-        return compute_dtype(default_device()) if stored == {"BF16"} else torch.float32
+        size = sum(file.stat().st_size for file in contents.weight_files(tuned))
+        halved = stored == {"BF16"} and size > SMALL
+        return compute_dtype(default_device()) if halved else torch.float32
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise InputError(f"unknown number type {dtype!r}: auto, float32, bfloat16 or float16")
