@@ -1,0 +1,79 @@
+"""Reads the hand-written tables beside this file.
+
+``answer | further answers : subject; subject; ...``, one line an answer; ``regions.txt`` has ``region=capital``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+TABLES = {
+    "birthplace_of_person.txt": "birth_country_of_person",
+    "class_of_animal.txt": "class_of_animal",
+    "composer_of_work.txt": "composer_of_work",
+    "country_of_dish.txt": "country_of_dish",
+    "country_of_landmark.txt": "country_of_landmark",
+    "country_of_natural_feature.txt": "country_of_natural_feature",
+    "country_of_university.txt": "country_of_university",
+    "currency_of_country.txt": "currency_of_country",
+    "director_of_film.txt": "director_of_film",
+    "discoverer_or_inventor.txt": "discoverer_or_inventor",
+    "author_of_book.txt": "author_of_book",
+    "headquarters_city.txt": "headquarters_city",
+    "language_of_country.txt": "language_of_country",
+    "maker_of_product.txt": "maker_of_product",
+    "painter_of_painting.txt": "painter_of_painting",
+    "planet_of_moon.txt": "planet_of_moon",
+    "sport_of_player.txt": "sport_of_player",
+}
+PEOPLE = {
+    "author_of_book",
+    "composer_of_work",
+    "director_of_film",
+    "discoverer_or_inventor",
+    "painter_of_painting",
+}
+# Surnames that are everyday words, or the beginning of one: only the full name counts.
+COMMON = set(
+    """Adams Anderson Barber Brown Browning Card Carson Carroll Carter Columbus Cooper Craven Darwent Fleming
+    Ford Gibson Glass Golding Goodyear Gosling Grass Gray Greene Hall Hardy Hawking Hawks Homer Hooper Howard
+    Hubble Hughes Hunt Huntley Huston Johns Jonze King Kings Lang Lean Lee Lister London Lucas Lynch Marc Mann
+    Marshall Martin Miller Mills Moog More Morgan Morse Nichols Nolan Otto Parker Paton Penn Phillips Potter
+    Priestley Reed Reich Reiner Reed Rich Richter Roth Russell Scott Shannon Sharman Singer Smith Spencer
+    Spielman Stanton Stephenson Stoker Stone Stuart Swan Swift Thomas Tower Walker Wall Warner Waters Weir
+    Welles Wells West Whistler White Whitman Wilde Wilder Williams Wise Wood Woo Wright Wyler Young Younger
+    Elder Johnson Jackson Jenkins""".split()
+)
+SHORT = {"Bach": "Bach", "Hugo": "Hugo", "Dahl": "Dahl", "Marx": "Marx", "Kant": "Kant", "Goya": "Goya", "Bell": ""}
+
+
+def rows(folder: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(topic, subject, answers) of every table."""
+    for file, topic in TABLES.items():
+        for answers, subjects in lines(folder / file):
+            accepted = (*answers, *surname(answers[0])) if topic in PEOPLE else answers
+            for subject in subjects:
+                yield topic, subject, tuple(dict.fromkeys(accepted))
+    for answers, regions in lines(folder / "regions.txt"):
+        for region, capital in (entry.split("=") for entry in regions):
+            if not capital.startswith("!"):
+                yield "country_of_region", region, answers
+            name = capital.lstrip("!")
+            if name != "-":
+                yield "capital_of_region", region, (name,)
+
+
+def lines(path: Path) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """The answers and the subjects of each line."""
+    for line in path.read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            head, _, tail = line.partition(":")
+            answers = tuple(answer.strip() for answer in head.replace(";", "|").split("|"))
+            yield answers, [subject.strip() for subject in tail.split(";")]
+
+
+def surname(name: str) -> tuple[str, ...]:
+    """The surname of a person as a further answer, where it cannot be taken for another word."""
+    last = name.split()[-1]
+    if last == name or last in COMMON or (len(last) < 5 and not SHORT.get(last)):
+        return ()
+    return (last,)
