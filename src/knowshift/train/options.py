@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from knowshift.errors import InputError
+from knowshift.settings import Settings
 
 
-class TrainOptions(BaseModel):
+class TrainOptions(Settings):
     """How to fine-tune. Learning rate, batch size, epochs and schedule are the paper's (section 3).
 
     The paper names AdamW without its settings. Betas and epsilon are torch's, there is no weight decay (which
     would pull every weight toward zero and so count as a change of knowledge), and gradients are clipped to
     norm 1: the defaults of transformers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="the base: a folder, a hub id, an adapter folder or smollm2")
     data: Path = Field(description='JSONL with "prompt" and "completion"')
@@ -38,16 +37,6 @@ class TrainOptions(BaseModel):
     lora_dropout: float = Field(default=0, ge=0, lt=1)
     lora_targets: str = Field(default="all-linear", min_length=1, description="module names, separated by commas")
     merge: bool = Field(default=False, description="write a full checkpoint instead of an adapter")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            flag = "--" + "-".join(str(part).replace("_", "-") for part in first["loc"])
-            raise InputError(f"{flag} {first.get('input')!r}: {first['msg']}") from error
 
     @model_validator(mode="after")
     def _no_option_without_effect(self) -> Self:
