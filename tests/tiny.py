@@ -41,9 +41,7 @@ def tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
 
 
-def model(
-    architecture: str = "llama", *, seed: int = 0, hidden: int = 32, layers: int = 2, vocabulary: int = 400
-):
+def model(architecture: str = "llama", *, seed: int = 0, hidden: int = 32, layers: int = 2, vocabulary: int = 400):
     """A randomly initialised model of ``architecture`` (one of ``ARCHITECTURES``)."""
     torch.manual_seed(seed)
     common = {

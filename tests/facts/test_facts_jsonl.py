@@ -41,7 +41,9 @@ def test_facts_survive_a_round_trip(tmp_path_factory: pytest.TempPathFactory, ro
 
 
 def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
-    path = file(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\r", b"\r", b'{"question": "q", "answers": ["a", "a", " "]}\r')
+    path = file(
+        tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\r", b"\r", b'{"question": "q", "answers": ["a", "a", " "]}\r'
+    )
     assert [fact.answers for fact in read_jsonl(path)] == [("Norway",), ("a",)]
 
 
