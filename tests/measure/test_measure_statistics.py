@@ -1,0 +1,184 @@
+"""Intervals against theory, simulation and slow twins."""
+
+import math
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from knowshift.errors import InputError
+from knowshift.measure.statistics import (
+    bootstrap_mean,
+    headline,
+    headline_difference,
+    mcnemar_exact,
+    paired_difference,
+    wilson,
+)
+
+
+def slow_mean(values, strata, groups):
+    """Mean over groups of the mean over strata, in plain Python."""
+    cells = {}
+    for value, stratum, group in zip(values, strata, groups, strict=True):
+        cells.setdefault(group, {}).setdefault(stratum, []).append(value)
+    means = [[sum(cell) / len(cell) for cell in inner.values()] for inner in cells.values()]
+    return sum(sum(inner) / len(inner) for inner in means) / len(means)
+
+
+def slow_interval(values, strata, groups, resamples, seed):
+    """The stratified bootstrap written out: draw rows within each cell, take the mean, repeat."""
+    generator = np.random.default_rng(seed)
+    cells = {}
+    for index, key in enumerate(zip(groups, strata, strict=True)):
+        cells.setdefault(key, []).append(index)
+    drawn = []
+    for _ in range(resamples):
+        rows = np.concatenate([generator.choice(cell, size=len(cell)) for cell in cells.values()])
+        drawn.append(slow_mean(values[rows], strata[rows], groups[rows]))
+    return np.quantile(drawn, [0.025, 0.975])
+
+
+def mixed(seed, size, distinct):
+    generator = np.random.default_rng(seed)
+    values = generator.normal(size=size) if distinct else (generator.random(size) < 0.3).astype(float)
+    return values, generator.integers(0, 4, size), generator.integers(0, 2, size)
+
+
+@pytest.mark.parametrize("distinct", [False, True], ids=["few values", "many values"])
+def test_bootstrap_equals_its_slow_twin(distinct):
+    values, strata, groups = mixed(3, 240, distinct)
+    fast = bootstrap_mean(values, strata, groups, resamples=20_000)
+    assert fast.value == pytest.approx(slow_mean(values, strata, groups), abs=1e-12)
+    low, high = slow_interval(values, strata, groups, 4000, seed=1)
+    width = high - low
+    assert fast.low == pytest.approx(low, abs=0.06 * width)
+    assert fast.high == pytest.approx(high, abs=0.06 * width)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.sampled_from("ab")), min_size=1, max_size=40))
+def test_the_value_is_the_mean_of_means_and_lies_in_its_interval(rows):
+    values, strata, groups = (list(column) for column in zip(*rows, strict=True))
+    estimate = bootstrap_mean(values, strata, groups, resamples=200)
+    assert estimate.value == pytest.approx(slow_mean(values, strata, groups), abs=1e-12)
+    assert 0 <= estimate.low <= estimate.value + 1e-12
+    assert estimate.value - 1e-12 <= estimate.high <= 1
+
+
+def test_every_stratum_counts_the_same_whatever_its_size():
+    values = [1.0] * 90 + [0.0] * 10
+    assert bootstrap_mean(values, [0] * 90 + [1] * 10).value == pytest.approx(0.5)
+    assert bootstrap_mean(values).value == pytest.approx(0.9)
+
+
+def test_same_seed_same_interval_other_seed_other_interval():
+    values, strata, groups = mixed(0, 200, distinct=True)
+    first = bootstrap_mean(values, strata, groups, seed=5)
+    assert first == bootstrap_mean(values, strata, groups, seed=5)
+    assert first != bootstrap_mean(values, strata, groups, seed=6)
+
+
+def test_pairing_narrows_the_interval():
+    generator = np.random.default_rng(0)
+    before = generator.random(400) < 0.5
+    after = before ^ (generator.random(400) < 0.05)
+    paired = paired_difference(before, after)
+    apart = wilson(int(after.sum()), 400)
+    assert paired.value == pytest.approx(after.mean() - before.mean())
+    assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
+
+
+def test_paired_interval_covers_the_truth_19_times_in_20():
+    generator = np.random.default_rng(11)
+    strata = np.repeat(np.arange(5), 60)
+    groups = np.tile(np.repeat(["id", "ood"], 30), 5)
+    known = np.linspace(0.1, 0.9, 5)[strata]
+    lost, gained = 0.25, 0.1
+    truth = float(np.mean([(1 - p) * gained - p * lost for p in np.linspace(0.1, 0.9, 5)]))
+    covered = 0
+    trials = 1200
+    for trial in range(trials):
+        before = generator.random(300) < known
+        after = np.where(before, generator.random(300) >= lost, generator.random(300) < gained)
+        estimate = paired_difference(before, after, strata, groups, seed=trial, resamples=400)
+        covered += estimate.low <= truth <= estimate.high
+    assert 0.93 <= covered / trials <= 0.97
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
+def test_wilson_covers_exactly_as_theory_says(share):
+    trials = 120
+    hits = range(trials + 1)
+    inside = [estimate.low <= share <= estimate.high for estimate in (wilson(hit, trials) for hit in hits)]
+    chance = [math.comb(trials, hit) * share**hit * (1 - share) ** (trials - hit) for hit in hits]
+    assert 0.92 <= sum(p for p, is_inside in zip(chance, inside, strict=True) if is_inside) <= 0.98
+
+
+@given(st.integers(1, 500).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
+def test_wilson_equals_scipy(pair):
+    hits, trials = pair
+    own, reference = wilson(hits, trials), binomtest(hits, trials).proportion_ci(method="wilson")
+    assert (own.low, own.high) == (pytest.approx(reference.low, abs=1e-12), pytest.approx(reference.high))
+    assert own.low <= own.value <= own.high
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_twice_the_smaller_binomial_tail(lost, gained):
+    changed = lost + gained
+    tail = sum(math.comb(changed, k) for k in range(min(lost, gained) + 1)) / 2**changed
+    assert mcnemar_exact(lost, gained) == pytest.approx(min(1.0, 2 * tail))
+    assert mcnemar_exact(lost, gained) == mcnemar_exact(gained, lost)
+
+
+def table(rows):
+    """(id, domain, level, contains) as a table of answers."""
+    schema = {"id": pl.String, "domain": pl.String, "level": pl.Int8, "contains": pl.Boolean}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_headline_is_the_mean_of_domain_means_over_levels():
+    rows = [("a", "id", 0, False), ("b", "id", 4, True), ("c", "id", 4, True), ("d", "ood", 1, False)]
+    assert headline(table(rows)).value == pytest.approx((0.5 + 0.0) / 2)
+
+
+def test_headline_leaves_out_facts_without_a_level_where_others_have_one():
+    rows = [("a", "id", 0, False), ("b", "id", None, True), ("c", "ood", None, True), ("d", "ood", None, False)]
+    assert headline(table(rows)).value == pytest.approx((0.0 + 0.5) / 2)
+
+
+def test_headline_difference_is_the_difference_of_headlines():
+    generator = np.random.default_rng(2)
+    ids = [str(index) for index in range(300)]
+    domains, levels = generator.choice(["id", "ood"], 300), generator.integers(0, 5, 300)
+    before, after = (
+        table(list(zip(ids, domains, levels.tolist(), (generator.random(300) < p).tolist(), strict=True)))
+        for p in (0.5, 0.7)
+    )
+    found = headline_difference(before, after.sample(fraction=1.0, shuffle=True, seed=1))
+    assert found.value == pytest.approx(headline(after).value - headline(before).value)
+    assert found.low < found.value < found.high
+    own = before.filter(pl.col("domain") == "id")
+    with pytest.raises(InputError, match="stand only in the second"):
+        headline_difference(own, after)
+
+
+def test_no_values_and_uneven_pairs_are_refused():
+    with pytest.raises(ValueError, match="needs a row of values"):
+        bootstrap_mean([])
+    with pytest.raises(ValueError, match="pairs are needed"):
+        paired_difference([1], [1, 0])
+    with pytest.raises(ValueError, match="labels"):
+        bootstrap_mean([1, 0], [1])
+    with pytest.raises(ValueError, match="not a proportion"):
+        wilson(0, 0)
+
+
+def test_two_thousand_facts_take_well_under_two_seconds():
+    values, strata, groups = mixed(0, 2000, distinct=True)
+    start = time.process_time()
+    bootstrap_mean(values, strata, groups, resamples=2000)
+    assert time.process_time() - start < 2
