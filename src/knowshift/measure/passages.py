@@ -103,7 +103,10 @@ def batches(passages: Sequence[Passage], tokens: int) -> list[list[int]]:
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    return [tuple(ids) for ids in tokenizer(list(texts)).input_ids]
+    try:
+        return [tuple(ids) for ids in tokenizer(list(texts)).input_ids]
+    except Exception as error:  # the tokenizers library raises bare Exception on a word it has no token for
+        raise InputError(f"the tokenizer cannot read these facts: {error}") from error
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

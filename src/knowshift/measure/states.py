@@ -81,6 +81,7 @@ def take_head(model: Any) -> Head:
     for half in {model.base_model, model.get_decoder()}:
         half.forward = states_as_given
 
+    @torch.inference_mode()
     def head(states: torch.Tensor) -> torch.Tensor:
         nonlocal given
         given = states.to(expected.device)[None]
