@@ -103,6 +103,24 @@ def test_facts_lost_and_gained(run: Path, tiles: list[tuple[str, str, str]]) -> 
     assert label == f"of {len(was):,} test facts"
 
 
+def test_form_is_told_from_knowledge(run: Path, page: page_reader.Element) -> None:
+    """What the base model answers after solved examples it did not learn in training."""
+    was, now, shown = (
+        {row["id"]: row["contains"] for row in answers(run, name)} for name in ("base", "low", "base-few-shot")
+    )
+    gained = [key for key in was if now[key] and not was[key]]
+    known = sum(shown[key] for key in gained)
+    missed = sum(shown[key] and not now[key] for key in was)
+    section = next(s for s in page.all("section") if s.attributes.get("id") == "facts").text
+    assert f"Of the {len(gained)} facts gained" in section
+    assert f"answers {known} itself" in section and f"It misses {missed} that" in section
+    summary = page.all("section", "summary")[0].text
+    example, tuned = answers(run, "base-few-shot"), answers(run, "low")
+    change = statistics.fmean(accuracy(tuned, domain) - accuracy(example, domain) for domain in DOMAINS)
+    reached = [f"{percent(accuracy(example, domain))} {title.lower()}" for domain, title in DOMAINS.items()]
+    assert " and ".join(reached) in summary and points(change) in summary
+
+
 def test_divergence(run: Path, tiles: list[tuple[str, str, str]], page: page_reader.Element) -> None:
     means = {
         name: statistics.fmean(row["kl_tuned_base"] for row in rows(run / f"drift/{name}/drift.parquet"))

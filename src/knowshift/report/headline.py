@@ -9,7 +9,7 @@ import polars as pl
 
 from knowshift.measure.statistics import mcnemar_exact
 from knowshift.report import tables
-from knowshift.report.data import Run
+from knowshift.report.data import FEW_SHOT, Run
 from knowshift.report.theme import DOMAINS
 from knowshift.report.words import Interval, count, fraction, listing, nats, percent, points, points_range
 
@@ -33,7 +33,7 @@ def numbers(run: Run) -> list[Number]:
 
 def sentences(run: Run) -> list[str]:
     """The same in plain words, with what the four numbers leave out."""
-    found = [_knew(run), _tuning(run), _other(run), _repair(run)]
+    found = [_knew(run), _tuning(run), against_examples(run), _other(run), _repair(run)]
     return [sentence for sentence in found if sentence]
 
 
@@ -43,10 +43,12 @@ def _accuracy(run: Run) -> Number | None:
         return None
     before, after, change = both
     verdict = f"{points_range(change)}" if change.sign else f"change {UNRESOLVED}: {points_range(change)}"
+    shown = run.metrics["accuracy"].get(FEW_SHOT, {}).get("ood")
+    examples = f"; before, with solved examples: {percent(float(shown['value']))}" if shown else ""
     return Number(
         f"{percent(before)} → {percent(after)}",
         f"out-of-domain accuracy before and after training on {run.main.title}",
-        f"{verdict}, 95% interval",
+        f"{verdict}, 95% interval{examples}",
     )
 
 
@@ -104,6 +106,28 @@ def _tuning(run: Run) -> str:
             aside = ", on topics that training never touched," if domain == "ood" else ""
             parts.append(f"{name.lower()} test accuracy{aside} {_moved(both[2])}")
     return f"After training on {run.main.title}, {listing(parts)}." if parts else ""
+
+
+def against_examples(run: Run) -> str:
+    """The tuned model against the base model that was shown the form of the answers instead of being trained."""
+    shown = run.answers(FEW_SHOT)
+    change = tables.paired(shown, run.answers(run.main.name), run.seed)
+    if shown is None or change is None:
+        return ""
+    verdict = (
+        f"the tuned model is {'above' if change.sign > 0 else 'below'} it: {points_range(change)}"
+        if change.sign
+        else f"the tuned model is not measurably above or below it: {points_range(change)}"
+    )
+    reached = " and ".join(
+        f"{percent(float(entry['value']))} {DOMAINS[domain].lower()}"
+        for domain, entry in run.metrics.get("accuracy", {}).get(FEW_SHOT, {}).items()
+        if domain in DOMAINS
+    )
+    return (
+        f"Training also teaches the form of the answer, which the base model never saw. Shown a few solved examples "
+        f"instead, the base model reaches {reached}; over both domains, {verdict}."
+    )
 
 
 def _other(run: Run) -> str:

@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from knowshift.report import charts, commands, listings, tables
+from knowshift.report import charts, commands, headline, listings, tables
 from knowshift.report.blocks import Figure, Panel, Section
 from knowshift.report.data import DRIFT, FEW_SHOT, Run
 from knowshift.report.theme import DOMAINS
-from knowshift.report.words import capital, count, listing, nats, percent, points_range
+from knowshift.report.words import capital, count, listing, nats, percent
 
 UNSPLIT = "The test facts have no mastery level in this run, so nothing is split by level."
 
@@ -62,11 +62,11 @@ def accuracy(run: Run) -> Section:
     if tuned is not None and formed["base"] < tuned - 0.1:
         section.lead.append(
             f"The base model ended {percent(formed['base'], 0)} of its answers in the trained form, the tuned one "
-            f"{percent(tuned, 0)}: part of what training changes is the form. The strict match, which wants the "
-            "answer alone on the first line, shows how much."
+            f"{percent(tuned, 0)}, so part of what training changes is the form. Accuracy credits an answer anywhere "
+            "in the text; the strict match wants it as whole words on the first line."
         )
     section.blocks.append(listings.accuracy(run, answers))
-    section.lead.extend(_with_examples(run, answers))
+    section.lead.extend(filter(None, [headline.against_examples(run)]))
     shown = {name: table for name, table in answers.items() if name != FEW_SHOT and table["level"].count()}
     if shown:
         section.blocks.append(_level_figure(run, shown))
@@ -110,6 +110,7 @@ def facts(run: Run) -> Section:
             f"Restoration answers {count(back)} of the {count(lost, 'fact')} that training on {run.main.title} "
             f"lost, and loses {count(newly)} that it had kept."
         )
+    section.lead.extend(_form_or_fact(run, moved))
     section.blocks.append(listings.named(run, moved))
     section.sources.extend(f"transitions/{name}.parquet" for name in moved)
     return section
@@ -159,17 +160,17 @@ def _drift_figure(run: Run, figures: pl.DataFrame, said: str, sources: tuple[str
     return Figure("Divergence from the base model by mastery level", said, panels, sources, listed)
 
 
-def _with_examples(run: Run, answers: dict[str, pl.DataFrame]) -> list[str]:
-    """How the tuned model stands against the base model that was shown the form, or nothing."""
-    if FEW_SHOT not in answers or run.main.name not in answers:
+def _form_or_fact(run: Run, moved: dict[str, pl.DataFrame]) -> list[str]:
+    """What of the gains is the form of the answer, told by the base model after solved examples."""
+    table, shown = moved.get(run.main.name), run.answers(FEW_SHOT)
+    if table is None or shown is None:
         return []
-    change = tables.paired(answers[FEW_SHOT], answers[run.main.name], run.seed)
-    if change is None:
-        return []
-    verdict = "and the difference is resolved" if change.sign else "no difference resolved"
+    known, missed = tables.against_examples(table, shown)
+    gained = table.filter(change="gained").height
     return [
-        "The base model never saw the trained form, so it was also asked after a few solved examples. Against that, "
-        f"{run.phrase(run.main.name)} stands at {points_range(change)} over both domains, {verdict}."
+        f"Of the {count(gained, 'fact')} gained by {run.phrase(run.main.name)}, the base model answers {count(known)} "
+        f"itself after a few solved examples: those it learned to say, not to know. It misses {count(missed)} that the "
+        "base model answers that way."
     ]
 
 

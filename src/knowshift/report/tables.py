@@ -97,6 +97,18 @@ def given_back(tuned: pl.DataFrame, restored: pl.DataFrame) -> tuple[int, int]:
     return returned, newly
 
 
+def against_examples(tuned: pl.DataFrame, shown: pl.DataFrame) -> tuple[int, int]:
+    """Of the facts gained, how many the base model answers after solved examples; and what it answers and tuned not.
+
+    Args:
+        tuned: transitions of the tuned model.
+        shown: answers of the base model shown solved examples.
+    """
+    both = tuned.select("id", "change").join(shown.select("id", known="contains"), on="id").filter("known")
+    missed = pl.col("change").is_in(["lost", "never"])
+    return both.filter(change="gained").height, both.filter(missed).height
+
+
 def enrichment(modules: pl.DataFrame, fraction: float) -> tuple[float, pl.DataFrame] | None:
     """Enrichment at the fraction of the table nearest to ``fraction``: layer, module, parameters, enrichment, log2.
 
