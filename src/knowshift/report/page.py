@@ -27,7 +27,7 @@ except ImportError as error:
 from knowshift.report import headline, knowledge, repair, settings, weights
 from knowshift.report.blocks import Figure, Panel, Section
 from knowshift.report.data import Run
-from knowshift.report.theme import panel
+from knowshift.report.theme import specification
 
 # Pixels of the chart files; in the page a chart is as wide as its place.
 WIDE, HALF = 760, 460
@@ -91,7 +91,7 @@ def build(run: Path) -> Path:
 def _draw(sections: list[Section], folder: Path) -> dict[str, Drawn]:
     """Every chart by name, written as SVG and PNG on the way."""
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
-    wanted = [(panel, WIDE if len(figure.panels) == 1 else HALF) for figure in figures for panel in figure.panels]
+    wanted = [(part, WIDE if len(figure.panels) == 1 else HALF) for figure in figures for part in figure.panels]
     drawn: dict[str, Drawn] = {}
     with bar("Drawing charts", len(wanted)) as advance:
         for part, width in wanted:
@@ -103,15 +103,21 @@ def _draw(sections: list[Section], folder: Path) -> dict[str, Drawn]:
 
 
 def _draw_one(part: Panel, width: int, folder: Path) -> Drawn:
-    fixed = panel(part.chart, width) | {"background": "white", "padding": 8}
+    spec = specification(part.chart)
+    fixed = spec | {"width": width, "background": "white", "padding": 8}
     svg = vl_convert.vegalite_to_svg(fixed, vl_version=VEGA_LITE)
     with atomic_file(folder / f"{part.name}.svg") as partial:
         partial.write_text(svg, "utf-8")
     with atomic_file(folder / f"{part.name}.png") as partial:
-        partial.write_bytes(vl_convert.vegalite_to_png(fixed, vl_version=VEGA_LITE, scale=PNG_SCALE))
+        partial.write_bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE))
     picture = base64.b64encode(svg.encode("utf-8")).decode("ascii")
-    fluid = panel(part.chart, "container")
-    return Drawn(part.name, part.heading, fluid["description"], fluid, f"data:image/svg+xml;base64,{picture}")
+    return Drawn(
+        part.name,
+        part.heading,
+        spec["description"],
+        spec | {"width": "container"},
+        f"data:image/svg+xml;base64,{picture}",
+    )
 
 
 def _environment() -> jinja2.Environment:

@@ -75,13 +75,12 @@ def finish(chart: Any, description: str, height: int = 260) -> Any:
     )
 
 
-def panel(chart: Any, width: int | str) -> dict[str, Any]:
-    """The Vega-Lite specification of ``chart`` at ``width`` pixels or ``container``.
+def specification(chart: Any) -> dict[str, Any]:
+    """The Vega-Lite specification of ``chart``, to be given a ``width`` in pixels or ``container``.
 
     The schema's address is left out: nothing in the page may point outside.
     """
-    spec: dict[str, Any] = chart.properties(
-        width=width, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    ).to_dict()
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec: dict[str, Any] = chart.properties(autosize=fit).to_dict()
     spec.pop("$schema", None)
     return spec
