@@ -25,6 +25,7 @@ BINS = 1 << 16
 LANES = 4  # neighbouring elements count into different tables, so that equal keys do not wait for each other
 
 _EPSILON = np.float32(1e-8)
+_EPSILON_BFLOAT16 = np.uint32(0x322C0000).view(np.float32)  # torch rounds a scalar operand as well
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
@@ -121,14 +122,14 @@ def survey(base: Any, tuned: Any) -> Any:
 def change_keys(base: Any, tuned: Any, rank: Any, bfloat16: Any, keys: Any) -> None:
     """Keys of the scores by which elements are ranked.
 
-    With ``bfloat16`` the values and the result of every operation are rounded to bfloat16, as torch does
-    on bfloat16 tensors; otherwise everything is float32.
+    With ``bfloat16`` the values, the constant and the result of every operation are rounded to bfloat16, as
+    torch does on bfloat16 tensors; otherwise everything is float32.
     """
     if rank == RELATIVE and bfloat16:
         for i in range(keys.size):
             b = _rounded(base[i])
             step = abs(_rounded(_rounded(tuned[i]) - b))
-            keys[i] = _bfloat16_bits(step / _rounded(abs(b) + _EPSILON)) << np.uint32(16)
+            keys[i] = _bfloat16_bits(step / _rounded(abs(b) + _EPSILON_BFLOAT16)) << np.uint32(16)
     elif rank == RELATIVE:
         for i in range(keys.size):
             keys[i] = _bits(abs(tuned[i] - base[i]) / (abs(base[i]) + _EPSILON))

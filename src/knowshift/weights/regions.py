@@ -26,7 +26,7 @@ WRAPPERS = ("model", "transformer", "language_model", "base_model", "module", "_
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.(.+)$")
 _NORM = re.compile(r"(?:^|\.)(?:[^.]*norm[^.]*|ln(?:_[^.]*|\d+)?)(?:\.|$)", re.IGNORECASE)
 # Constants that older versions stored with the weights: causal masks and rotary frequencies.
-_BUFFER = re.compile(r"(?:attn|attention)\.(?:bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
+_BUFFER = re.compile(r"\.(?:attn|attention)\.(?:bias|masked_bias)$|rotary_emb\.inv_freq$|position_ids$")
 _EMBEDDING = re.compile(
     r"^(?:embed_tokens|tok_embeddings|wte|wpe|embed_in|embed_out|word_embeddings|lm_head|(?:decoder\.)?embed_\w+)"
     r"(?:\.|$)"

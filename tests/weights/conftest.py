@@ -1,0 +1,34 @@
+"""Pairs of tiny checkpoints: every architecture, every stored type, sharded and not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@pytest.fixture(scope="session")
+def pair_of(tmp_path_factory: pytest.TempPathFactory):
+    """``pair_of(architecture, dtype, sharded)``: folders of a base and a tuned model, made once."""
+    made: dict[tuple, tuple[Path, Path]] = {}
+
+    def make(architecture: str = "llama", dtype: str = "bf16", sharded: bool = False) -> tuple[Path, Path]:
+        key = (architecture, dtype, sharded)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("pair")
+            # Base whole and tuned in shards: the two need not be cut alike.
+            base = tiny.checkpoint(folder / "base", architecture, dtype=TYPES[dtype])
+            size = "20KB" if sharded else "5GB"
+            made[key] = base, tiny.nudge(base, folder / "tuned", scale=0.002, shard_size=size)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut tensors into so many tiles that ties and thresholds fall inside and between them."""
+    monkeypatch.setattr("knowshift.weights.walk.TILE", 97)
