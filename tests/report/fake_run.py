@@ -54,9 +54,16 @@ def write(
     _lines(run / "facts.jsonl", mastery.select(columns).to_dicts())
     tuned = {"low": _model(0, 240), **({"middle": _model(2, 60)} if middle else {})}
     for model in tuned.values():
-        chosen = mastery.filter(split="train", level=model["level"]).head(model["size"])
+        chosen = mastery.filter(split="train", domain="id", level=model["level"]).head(model["size"])
         rows = [
-            {"prompt": row["question"], "completion": row["answers"][0], "id": row["id"]} for row in chosen.to_dicts()
+            {
+                "prompt": row["question"],
+                "completion": row["answers"][0],
+                "id": row["id"],
+                "topic": row["topic"],
+                "level": row["level"],
+            }
+            for row in chosen.to_dicts()
         ]
         _lines(run / str(model["set"]), rows)
         model["size"] = len(rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 import fake_run
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowshift.files import read_json, write_json
@@ -40,6 +40,7 @@ def restoration(folder: Path, low: float, value: float, high: float) -> Run:
 ends = st.floats(-0.3, 0.3)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.tuples(ends, ends, ends).map(sorted))
 def test_restoration_is_claimed_only_if_resolved(folder: Path, bounds: list[float]) -> None:
     run = restoration(folder, *bounds)
@@ -90,3 +91,30 @@ def test_a_gain_is_named_a_gain(tmp_path: Path) -> None:
     *_, tile = headline.numbers(run)
     assert tile.figure.startswith("+") and "95% interval" in tile.note
     assert "returned +" in headline.sentences(run)[-1]
+
+
+def test_out_of_domain_is_said_to_be_untouched_only_if_it_is(tmp_path: Path) -> None:
+    run = fake_run.write(tmp_path / "run", facts=300)
+    claim = "on topics that training never touched"
+    assert Run.open(run).untouched and claim in " ".join(headline.sentences(Run.open(run)))
+    with (run / "sets/middle.jsonl").open("a", encoding="utf-8") as handle:
+        handle.write('{"prompt": "p", "completion": "c", "topic": "author_of_book"}\n')
+    assert claim not in " ".join(headline.sentences(Run.open(run)))
+    (run / "sets/middle.jsonl").unlink()
+    assert not Run.open(run).untouched
+
+
+def test_models_that_look_alike_are_told_apart(tmp_path: Path) -> None:
+    run = fake_run.write(tmp_path / "run", facts=300)
+    metrics = read_json(run / "metrics.json")
+    metrics["models"]["middle"] = dict(metrics["models"]["low"])
+    write_json(run / "metrics.json", metrics)
+    first, second = (model.label for model in Run.open(run).tuned)
+    assert first != second and first.endswith("(low)")
+
+
+def test_nothing_restored_is_said_plainly(tmp_path: Path) -> None:
+    run = fake_run.write(tmp_path / "run", facts=300)
+    metrics = read_json(run / "metrics.json")
+    metrics["restoration"]["fraction"] = 0.0
+    assert "nothing was restored" in headline.sentences(Run(run, metrics, {}))[-1]

@@ -3,7 +3,7 @@
 Knows where each file lies and which columns it must have; computes no figure.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from knowshift.errors import InputError
+from knowshift.facts.fact import read_rows
 from knowshift.files import read_json
 from knowshift.report.words import Interval, count, fraction
 
@@ -100,7 +101,20 @@ class Run:
         """The fine-tunes, the first being the one that was repaired."""
         entries = self.metrics.get("models", {})
         names = sorted(entries, key=lambda name: name != "low")
-        return tuple(_tuned(name, entries[name]) for name in names)
+        found = [_tuned(name, entries[name]) for name in names]
+        if len({model.label for model in found}) < len(found):
+            found = [replace(model, label=f"{model.label} ({model.name})") for model in found]
+        return tuple(found)
+
+    @cached_property
+    def untouched(self) -> bool:
+        """Whether the training sets are at hand and hold no out-of-domain fact."""
+        if self.mastery is None or not all((self.folder / model.data).is_file() for model in self.tuned):
+            return False
+        outside = set(self.mastery.filter(domain="ood")["topic"])
+        return all(
+            row.get("topic") not in outside for model in self.tuned for _, row in read_rows(self.folder / model.data)
+        )
 
     @property
     def main(self) -> Tuned:

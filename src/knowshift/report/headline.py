@@ -103,7 +103,7 @@ def _tuning(run: Run) -> str:
     for domain, name in DOMAINS.items():
         both = _before_after(run, run.main.name, domain)
         if both is not None:
-            aside = ", on topics that training never touched," if domain == "ood" else ""
+            aside = ", on topics that training never touched," if domain == "ood" and run.untouched else ""
             parts.append(f"{name.lower()} test accuracy{aside} {_moved(both[2])}")
     return f"After training on {run.main.title}, {listing(parts)}." if parts else ""
 

@@ -19,9 +19,11 @@ def mastery(run: Run) -> Section:
         section.lead.append("Mastery was not scored in this run, so levels are not shown here.")
         return section
     counts = tables.level_counts(table)
+    forms = run.settings.get("templates")
+    phrasings = "several phrasings" if forms is None else count(int(forms), "phrasing")
     trials = int(table["trials"].median() or 0)  # type: ignore[arg-type]
     section.lead.append(
-        f"Every fact was put to the model in several phrasings and sampled, {count(trials, 'sample')} a fact. "
+        f"Every fact was put to the model in {phrasings} and sampled, {count(trials, 'sample')} a fact. "
         "The share of samples that hold an accepted answer is the fact's mastery; it decides the level, "
         "from 0 (never) to 4 (more than three quarters)."
     )
@@ -54,9 +56,10 @@ def accuracy(run: Run) -> Section:
         return section
     section.lead.append(
         "Every model answers the test facts in the trained question form, greedily. Accuracy is the unweighted "
-        "mean over mastery levels, so that the many facts of one level do not decide it. Out-of-domain topics "
-        "have no fact in any training set."
+        "mean over mastery levels, so that the many facts of one level do not decide it."
     )
+    if run.untouched:
+        section.lead.append("No fact of an out-of-domain topic is in any training set.")
     formed = {name: tables.mean(table, "in_format") for name, table in answers.items()}
     tuned = formed.get(run.main.name)
     if tuned is not None and formed["base"] < tuned - 0.1:
@@ -141,8 +144,7 @@ def drift(run: Run) -> Section:
         section.lead.append(f"{said} {UNSPLIT}")
     moved = run.metrics.get("drift", {}).get(run.main.name, {}).get("moved_most")
     if moved:
-        section.lead.append(f"The table names the tokens that moved most in {run.phrase(run.main.name)}.")
-        section.blocks.append(listings.moved_most(moved))
+        section.blocks.append(listings.moved_most(moved, run.phrase(run.main.name)))
     section.sources.extend(sources)
     return section
 

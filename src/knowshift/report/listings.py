@@ -122,7 +122,7 @@ def brief(text: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
-def moved_most(rows: list[dict[str, Any]], shown: int = 10) -> Table:
+def moved_most(rows: list[dict[str, Any]], model: str, shown: int = 10) -> Table:
     """The answer tokens whose prediction moved most, as ``drift`` lists them."""
     cells = [
         (
@@ -135,4 +135,4 @@ def moved_most(rows: list[dict[str, Any]], shown: int = 10) -> Table:
         for row in rows[:shown]
     ]
     columns = ("Question", "Right answer ⟨token⟩", "Base would say", "Tuned would say", "KL, nats")
-    return Table("The answer tokens whose prediction moved most", columns, cells, frozenset({4}))
+    return Table(f"The answer tokens whose prediction moved most in {model}", columns, cells, frozenset({4}))
