@@ -4,10 +4,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MixtralConfig, MixtralForCausalLM
 
 import tiny
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def mixtral(folder: Path, dtype: torch.dtype) -> Path:
+    """A tiny mixture of experts, whose file names one tensor for each expert."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        max_position_embeddings=256,
+    )
+    MixtralForCausalLM(config).to(dtype).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +38,8 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory):
         if key not in made:
             folder = tmp_path_factory.mktemp("pair")
             # Base whole and tuned in shards: the two need not be cut alike.
-            base = tiny.checkpoint(folder / "base", architecture, dtype=TYPES[dtype])
+            base = mixtral(folder / "base", TYPES[dtype]) if architecture == "mixtral" else None
+            base = base or tiny.checkpoint(folder / "base", architecture, dtype=TYPES[dtype])
             size = "20KB" if sharded else "5GB"
             made[key] = base, tiny.nudge(base, folder / "tuned", scale=0.002, shard_size=size)
         return made[key]

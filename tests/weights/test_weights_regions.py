@@ -13,6 +13,7 @@ EXPECTED = {  # modules of one block, norms aside
     "qwen2": {"q", "k", "v", "o", "gate", "up", "down"},
     "gemma3": {"q", "k", "v", "o", "gate", "up", "down"},
     "gpt2": {"qkv", "o", "up", "down"},
+    "mixtral": {"q", "k", "v", "o", "gate", "up", "down", "router"},
 }
 
 

@@ -24,6 +24,7 @@ CASES = [
     ("gpt2", "fp32", True),
     ("qwen2", "bf16", True),
     ("gemma3", "fp32", False),
+    ("mixtral", "bf16", True),
 ]
 
 
