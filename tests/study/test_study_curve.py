@@ -12,7 +12,7 @@ import tiny
 from knowshift.facts.fact import Fact
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate
-from knowshift.measure.statistics import headline
+from knowshift.measure.statistics import headline, micro
 from knowshift.models import load_model, load_tokenizer
 from knowshift.study.curve import METHODS, Curve, choose
 from knowshift.study.stages import Stages
@@ -52,7 +52,8 @@ def test_every_method_at_every_fraction(measured: tuple[Path, pl.DataFrame]) -> 
     for row in curve.filter(pl.col("fraction") > 0).iter_rows(named=True):
         cell = answers.filter((pl.col("method") == row["method"]) & (pl.col("fraction") == row["fraction"]))
         assert cell.height == len(FACTS)
-        assert row["accuracy"] == headline(cell).value
+        assert row["accuracy"] == micro(cell).value == (row["accuracy_id"] + row["accuracy_ood"]) / 2
+        assert row["accuracy_over_levels"] == headline(cell).value
         assert row["low"] <= row["accuracy"] <= row["high"]
     starts = curve.filter(pl.col("fraction") == 0)
     assert starts["accuracy"].n_unique() == 1

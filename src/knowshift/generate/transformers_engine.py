@@ -71,7 +71,9 @@ class TransformersEngine:
         """The most likely continuation of each prompt, as ``generate(do_sample=False)`` gives it."""
 
         def pick(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
-            return [[token] for token in logits.argmax(-1).tolist()]
+            best = logits.max(-1)
+            _refuse_nan(best.values)
+            return [[token] for token in best.indices.tolist()]
 
         return [draws[0] for draws in self._decode(prompts, 1, max_new_tokens, pick, None)]
 
@@ -123,8 +125,6 @@ class TransformersEngine:
         output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
         for step in range(limit):
             logits = output.logits[:, -1]
-            if logits.isnan().any():
-                raise InputError("the model's logits are NaN: its weights are damaged")
             parents, rows = self._grow(rows, pick(logits, rows, step), step + 1 == limit, stop, results)
             if not rows:
                 return
@@ -177,6 +177,12 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(end for end in ends if end is not None)
 
 
+def _refuse_nan(values: torch.Tensor) -> None:
+    """NaN anywhere in a row of logits shows in the row's sum and maximum; looking there costs nothing."""
+    if values.isnan().any():
+        raise InputError("the model's logits are NaN: its weights are damaged")
+
+
 def _inverse_cdf(
     logits: torch.Tensor,
     temperature: float,
@@ -200,6 +206,7 @@ def _inverse_cdf(
         weights = torch.nn.functional.pad(weights, (0, padding))
     blocks = weights.view(rows, -1, block)
     totals = blocks.sum(-1).double().cumsum(-1)
+    _refuse_nan(totals[:, -1])
     owner = torch.as_tensor(owners, device=logits.device)
     target = torch.as_tensor(drawn, device=logits.device) * totals[owner, -1]
     hit = torch.searchsorted(totals[owner], target[:, None], right=True).clamp_(max=totals.shape[1] - 1)

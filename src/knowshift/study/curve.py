@@ -17,7 +17,7 @@ from knowshift.facts.fact import Fact
 from knowshift.files import digest_of, make_folder, write_parquet
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate
-from knowshift.measure.statistics import headline
+from knowshift.measure.statistics import headline, micro
 from knowshift.models import digest, load_model, load_tokenizer
 from knowshift.progress import bar
 from knowshift.weights.scores import Arithmetic, Rank
@@ -140,7 +140,7 @@ def choose(curve: pl.DataFrame, method: str = "relative") -> dict[str, Any]:
 
 
 def _point(cell: pl.DataFrame, method: str, fraction: float, seed: int) -> dict[str, Any]:
-    estimate = headline(cell, seed=seed)
+    estimate = micro(cell, seed=seed)
     return {
         "method": method,
         "fraction": fraction,
@@ -149,12 +149,8 @@ def _point(cell: pl.DataFrame, method: str, fraction: float, seed: int) -> dict[
         "accuracy": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
-        "accuracy_id": _domain(cell, "id", seed),
-        "accuracy_ood": _domain(cell, "ood", seed),
+        "accuracy_id": cell.filter(pl.col("domain") == "id")["contains"].mean(),
+        "accuracy_ood": cell.filter(pl.col("domain") == "ood")["contains"].mean(),
+        "accuracy_over_levels": headline(cell, seed=seed).value,
         "in_format": cell["in_format"].mean(),
     }
-
-
-def _domain(cell: pl.DataFrame, domain: str, seed: int) -> float | None:
-    own = cell.filter(pl.col("domain") == domain)
-    return headline(own, seed=seed).value if own.height else None
