@@ -7,7 +7,7 @@ name or comparing digests does not wait for them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knowshift.errors import InputError
 from knowshift.models import contents
