@@ -1,8 +1,10 @@
 """Whole files or none: everything is written beside its final name and renamed when complete."""
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success fsync and rename it, on failure remove it."""
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path, "partial")
     try:
         yield partial
         with partial.open("rb") as handle:
@@ -33,13 +35,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it takes the place of ``path``."""
     make_folder(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _beside(path, "partial")
     partial.mkdir()
     try:
         yield partial
         if path.exists():
-            retired = path.with_name(f".{path.name}.{os.getpid()}.retired")
+            retired = _beside(path, "retired")
             path.replace(retired)
             partial.replace(path)
             shutil.rmtree(retired, ignore_errors=True)
@@ -47,6 +48,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name beside ``path`` that tells who made it; what killed processes left behind there is removed."""
+    host = platform.node()
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}-*.{kind}"):
+        owner = left.name.removesuffix(f".{kind}").rpartition("-")[2]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not _alive(int(owner))):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}-{os.getpid()}.{kind}")
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives, but is somebody else's
+        return True
+    return True
 
 
 def make_folder(path: Path) -> Path:

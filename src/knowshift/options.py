@@ -108,7 +108,7 @@ ArithmeticOption = Annotated[Arithmetic, typer.Option("--arithmetic", help="Numb
 RankOption = Annotated[Rank, typer.Option("--rank", help="What decides which weights go back first.")]
 OptionalFractions = Annotated[
     list[str] | None,
-    typer.Option("--fraction", metavar="X", help="Share to report; may be repeated.  [default: the paper's seven]"),
+    typer.Option("--fraction", metavar="X", help="Share to report; may be repeated. (default the paper's seven)"),
 ]
 Fractions = Annotated[
     list[str],

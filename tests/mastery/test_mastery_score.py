@@ -126,7 +126,7 @@ def test_options_are_checked() -> None:
         {"temperature": 0},
         {"temperature": float("nan")},
     ):
-        with pytest.raises(InputError, match="^--(templates|samples|temperature)"):
+        with pytest.raises(InputError, match=r"^--(templates|samples|temperature)"):
             MasteryOptions(**wrong)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from knowshift.errors import InputError
 from knowshift.generate.engine import Completion, Prompt
+from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
 
 # Rows decoded together. Fixed rather than fitted to free memory: what is batched together shows in the last
@@ -36,6 +37,7 @@ class TransformersEngine:
     """An ``Engine`` on a loaded model and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any, *, rows: int = ROWS) -> None:
+        keep_freed_memory()
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.rows = rows

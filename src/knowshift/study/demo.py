@@ -15,6 +15,7 @@ from knowshift import steps
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact, write_jsonl
 from knowshift.facts.sources import read_facts
+from knowshift.facts.templates import FORMS
 from knowshift.files import make_folder, read_json, write_json, write_parquet
 from knowshift.mastery.score import MasteryOptions
 from knowshift.mastery.select import level_counts, read_mastery
@@ -40,18 +41,20 @@ class DemoOptions(Settings):
     facts: str = "world"
     method: str = "sft"
     seed: int = 0
-    templates: int = Field(default=6, description="cloze templates (paper: 21)")
-    samples: int = Field(default=4, description="completions for each template (paper: 10)")
-    temperature: float = 0.7
-    mastery_new_tokens: int = Field(default=8, description="longest sampled completion (paper: 32)")
-    answer_new_tokens: int = Field(default=12, description="longest greedy answer (paper: 16)")
-    train_facts: int = Field(default=800, description="in-domain train facts scored")
-    validation_facts: int = Field(default=125, description="validation facts of each domain")
-    test_facts: int = Field(default=250, description="test facts of each domain")
-    low_size: int = Field(default=360, description="size of the large low-mastery set")
-    middle_size: int = Field(default=60, description="size of the small middle-mastery set")
-    learning_rate: float = Field(default=2e-4, description="for a model this small (paper: 1e-5, for 7B and more)")
-    batch_size: int = 8
+    templates: int = Field(default=6, ge=1, le=FORMS, description="cloze templates (paper: 21)")
+    samples: int = Field(default=4, ge=1, description="completions for each template (paper: 10)")
+    temperature: float = Field(default=0.7, gt=0, allow_inf_nan=False)
+    mastery_new_tokens: int = Field(default=8, ge=1, description="longest sampled completion (paper: 32)")
+    answer_new_tokens: int = Field(default=12, ge=1, description="longest greedy answer (paper: 16)")
+    train_facts: int = Field(default=800, ge=1, description="in-domain train facts scored")
+    validation_facts: int = Field(default=125, ge=1, description="validation facts of each domain")
+    test_facts: int = Field(default=250, ge=1, description="test facts of each domain")
+    low_size: int = Field(default=360, ge=1, description="size of the large low-mastery set")
+    middle_size: int = Field(default=60, ge=1, description="size of the small middle-mastery set")
+    learning_rate: float = Field(
+        default=2e-4, gt=0, allow_inf_nan=False, description="for a model this small (paper: 1e-5, for 7B and more)"
+    )
+    batch_size: int = Field(default=8, ge=1)
     region: str = "blocks"
     arithmetic: Literal["float32", "bfloat16"] = "float32"
     fractions: tuple[float, ...] = FRACTIONS

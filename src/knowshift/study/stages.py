@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from knowshift.files import digest_of, write_json
+from knowshift.memory import return_freed_memory
 from knowshift.progress import console
 
 
@@ -32,6 +33,7 @@ class Stages:
             return
         console.print(f"[bold]{self._begun:2}. {title}[/]", highlight=False)
         work()
+        return_freed_memory()
         write_json(mark, {"stage": name, "inputs": self._key})
 
     def _finished(self, mark: Path) -> bool:

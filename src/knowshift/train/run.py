@@ -17,7 +17,7 @@ from knowshift.progress import console
 from knowshift.runs import record
 from knowshift.train import methods
 from knowshift.train.data import Pair, check_pairs, read_pairs, to_dataset
-from knowshift.train.memory import keep_freed_memory
+from knowshift.memory import keep_freed_memory
 from knowshift.train.options import TrainOptions
 
 
