@@ -13,11 +13,11 @@ from typing import Any
 from knowshift import models
 from knowshift.errors import InputError, missing_extra
 from knowshift.files import atomic_folder, digest_file, read_json, write_parquet
+from knowshift.memory import keep_freed_memory
 from knowshift.progress import console
 from knowshift.runs import record
 from knowshift.train import methods
 from knowshift.train.data import Pair, check_pairs, read_pairs, to_dataset
-from knowshift.memory import keep_freed_memory
 from knowshift.train.options import TrainOptions
 
 
