@@ -228,7 +228,7 @@ def test_facts_that_do_not_suit_are_named(inputs: tuple[Path, Path], tmp_path: P
     (tmp_path / "facts.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="split 'validation' in domain 'id'"):
         run(tmp_path / "a", options((inputs[0], tmp_path / "facts.jsonl")))
-    with pytest.raises(InputError, match="level 2 holds"):
+    with pytest.raises(InputError, match="level 0 holds 32"):
         run(tmp_path / "b", options(inputs, batch_size=60, low_size=60))
 
 
