@@ -18,7 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
-from world import packages, tables  # noqa: E402
+from world import cities, packages, tables  # noqa: E402
 from world.names import ascii_form, lot, normalise  # noqa: E402
 
 from knowshift.facts.fact import Fact  # noqa: E402
@@ -28,6 +28,7 @@ TARGET = ROOT / "src/knowshift/facts/world/facts.jsonl"
 ALIASES = ROOT / "src/knowshift/facts/aliases.toml"
 SPLITS = (("train", 0.60), ("validation", 0.75), ("test", 1.0))
 MAJORITY = 0.30  # no answer may hold a larger share of its topic
+SHORTEST = 4  # letters of an answer; shorter ones turn up inside other words
 LARGEST = {"id": 265, "ood": 165}  # facts of a topic; more would only crowd out the other topics
 
 
@@ -57,7 +58,13 @@ def main() -> int:
 def build() -> list[Fact]:
     """Every fact, sorted by topic and id."""
     corrections = tomllib.loads((ROOT / "scripts/world/corrections.toml").read_text("utf-8"))
-    rows = [Row(*row) for row in (*packages.rows(corrections), *tables.rows(ROOT / "scripts/world"))]
+    folder = ROOT / "scripts/world"
+    sources = (
+        packages.rows(corrections),
+        cities.rows(packages.country_names(corrections), folder),
+        tables.rows(folder),
+    )
+    rows = [Row(*row) for source in sources for row in source]
     groups = alias_groups()
     by_topic: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -101,12 +108,17 @@ def make(row: Row, topic: Topic, groups: dict[str, tuple[str, ...]]) -> Fact | N
         split=split_of(row.subject),
         domain=topic.domain,
     )
-    wording = "\n".join((fact.question, *templates_for(fact))).casefold()
-    equal = {name for answer in (first, ascii_form(first)) for name in groups.get(answer.casefold(), ())}
-    if any(len(name) > 3 and name.casefold() in wording for name in {first, ascii_form(first), *equal}):
+    wording = ascii_form("\n".join((fact.question, *templates_for(fact)))).casefold()
+    given_away = [name for name in (first, *groups.get(first.casefold(), ())) if leaks(name, wording)]
+    if given_away or len(first) < SHORTEST:
         return None
-    clean = tuple(answer for answer in fact.answers if answer.casefold() not in wording)
+    clean = tuple(answer for answer in fact.answers if not leaks(answer, wording) and len(answer) >= SHORTEST)
     return Fact(fact.id, fact.question, clean, fact.topic, fact.subject, fact.split, fact.domain)
+
+
+def leaks(name: str, wording: str) -> bool:
+    """Whether ``name`` stands in a question; abbreviations ("US") are matched as they are and cannot."""
+    return len(name) >= SHORTEST and ascii_form(name).casefold() in wording
 
 
 def balanced(facts: Iterable[Fact]) -> list[Fact]:

@@ -1,6 +1,7 @@
 """Reads the hand-written tables beside this file.
 
-``answer | further answers : subject; subject; ...``, one line an answer; ``regions.txt`` has ``region=capital``.
+``answer | further answers : subject; subject; ...``, one line an answer. ``regions.txt`` has ``region=capital``: "-" is
+a capital not asked about, "!" a region whose country is not.
 """
 
 from collections.abc import Iterator
@@ -32,34 +33,23 @@ PEOPLE = {
     "discoverer_or_inventor",
     "painter_of_painting",
 }
-# Surnames that are everyday words, or the beginning of one: only the full name counts.
-COMMON = set(
-    """Adams Anderson Barber Brown Browning Card Carson Carroll Carter Columbus Cooper Craven Darwent Fleming
-    Ford Gibson Glass Golding Goodyear Gosling Grass Gray Greene Hall Hardy Hawking Hawks Homer Hooper Howard
-    Hubble Hughes Hunt Huntley Huston Johns Jonze King Kings Lang Lean Lee Lister London Lucas Lynch Marc Mann
-    Marshall Martin Miller Mills Moog More Morgan Morse Nichols Nolan Otto Parker Paton Penn Phillips Potter
-    Priestley Reed Reich Reiner Reed Rich Richter Roth Russell Scott Shannon Sharman Singer Smith Spencer
-    Spielman Stanton Stephenson Stoker Stone Stuart Swan Swift Thomas Tower Walker Wall Warner Waters Weir
-    Welles Wells West Whistler White Whitman Wilde Wilder Williams Wise Wood Woo Wright Wyler Young Younger
-    Elder Johnson Jackson Jenkins""".split()
-)
-SHORT = {"Bach": "Bach", "Hugo": "Hugo", "Dahl": "Dahl", "Marx": "Marx", "Kant": "Kant", "Goya": "Goya", "Bell": ""}
+SHORT = {"Bach", "Dahl", "Goya", "Hugo", "Kant", "Marx"}  # surnames of four letters that are no other word
 
 
 def rows(folder: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(topic, subject, answers) of every table."""
+    everyday = set((folder / "everyday_surnames.txt").read_text("utf-8").split())
     for file, topic in TABLES.items():
         for answers, subjects in lines(folder / file):
-            accepted = (*answers, *surname(answers[0])) if topic in PEOPLE else answers
+            accepted = (*answers, *surname(answers[0], everyday)) if topic in PEOPLE else answers
             for subject in subjects:
                 yield topic, subject, tuple(dict.fromkeys(accepted))
     for answers, regions in lines(folder / "regions.txt"):
         for region, capital in (entry.split("=") for entry in regions):
-            if not capital.startswith("!"):
+            if not region.startswith("!"):
                 yield "country_of_region", region, answers
-            name = capital.lstrip("!")
-            if name != "-":
-                yield "capital_of_region", region, (name,)
+            if capital != "-":
+                yield "capital_of_region", region.lstrip("!"), (capital,)
 
 
 def lines(path: Path) -> Iterator[tuple[tuple[str, ...], list[str]]]:
@@ -71,9 +61,9 @@ def lines(path: Path) -> Iterator[tuple[tuple[str, ...], list[str]]]:
             yield answers, [subject.strip() for subject in tail.split(";")]
 
 
-def surname(name: str) -> tuple[str, ...]:
+def surname(name: str, everyday: set[str]) -> tuple[str, ...]:
     """The surname of a person as a further answer, where it cannot be taken for another word."""
     last = name.split()[-1]
-    if last == name or last in COMMON or (len(last) < 5 and not SHORT.get(last)):
+    if last == name or last in everyday or (len(last) < 5 and last not in SHORT):
         return ()
     return (last,)
