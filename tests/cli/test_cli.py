@@ -133,6 +133,8 @@ def test_bad_input_is_one_line(
     (empty / "config.json").write_text("{}")
     in_a_file = facts / "out"
     for said, arguments in {
+        "none.jsonl": ["demo", "--model", base_folder, "--facts", tmp_path / "none.jsonl", "--out", out],
+        "nowhere:": ["demo", "--model", tmp_path / "nowhere", "--out", out],
         "no such facts file": ["mastery", base_folder, "--facts", tmp_path / "none.jsonl", "--out", out],
         "broken.jsonl:2": ["mastery", base_folder, "--facts", broken, "--out", out],
         "nowhere": ["mastery", tmp_path / "nowhere", "--facts", facts, "--out", out],

@@ -11,12 +11,12 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from knowshift import steps
+from knowshift import __version__, steps
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact, write_jsonl
 from knowshift.facts.sources import read_facts
 from knowshift.facts.templates import FORMS
-from knowshift.files import make_folder, read_json, write_json, write_parquet
+from knowshift.files import check_writable, digest_of, make_folder, read_json, write_json, write_parquet
 from knowshift.mastery.score import MasteryOptions
 from knowshift.mastery.select import level_counts, read_mastery
 from knowshift.measure.accuracy import summarise
@@ -65,9 +65,10 @@ def run(out: Path, options: DemoOptions) -> Path:
 
     A stage that was finished under the same options is passed over, so a killed demo goes on where it was.
     """
-    make_folder(out)
+    check_writable(out)
+    facts = digest_of([fact.to_json() for fact in read_facts(options.facts)])
     base = digest(resolve(options.model))
-    inputs = {"options": options.model_dump(mode="json"), "model": base}
+    inputs = {"options": options.model_dump(mode="json"), "model": base, "facts": facts, "version": __version__}
     with record(out, "demo", options.model_dump(mode="json"), seed=options.seed, models={"base": base}):
         Demo(out, options).run(Stages(out / "stages", inputs))
     from knowshift.report import build
