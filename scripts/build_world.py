@@ -88,11 +88,16 @@ def unambiguous(rows: list[Row], skipped: set[str]) -> Iterator[Row]:
     primary = {row.answers[0].casefold() for row in rows}
     for row in rows:
         first, *rest = row.answers
-        if any(first.casefold() in other for other in primary if other != first.casefold()):
+        if within(first, primary):
             continue
         if row.topic != "sport_of_player":  # "football" is right for two sports
-            rest = [extra for extra in rest if not any(extra.casefold() in o for o in primary - {first.casefold()})]
+            rest = [extra for extra in rest if not within(extra, primary)]
         yield row._replace(answers=(first, *rest))
+
+
+def within(name: str, names: set[str]) -> bool:
+    """Whether ``name`` is a part of one of ``names``, but not the whole of it."""
+    return any(name.casefold() in other and name.casefold() != other for other in names)
 
 
 def make(row: Row, topic: Topic, groups: dict[str, tuple[str, ...]]) -> Fact | None:
