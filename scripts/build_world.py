@@ -91,7 +91,7 @@ def unambiguous(rows: list[Row], skipped: set[str]) -> Iterator[Row]:
         if within(first, primary):
             continue
         if row.topic != "sport_of_player":  # "football" is right for two sports
-            rest = [extra for extra in rest if not within(extra, primary)]
+            rest = [extra for extra in rest if not within(extra, primary - {first.casefold()})]
         yield row._replace(answers=(first, *rest))
 
 

@@ -38,10 +38,10 @@ SHORT = {"Bach", "Dahl", "Goya", "Hugo", "Kant", "Marx"}  # surnames of four let
 
 def rows(folder: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(topic, subject, answers) of every table."""
-    everyday = set((folder / "everyday_surnames.txt").read_text("utf-8").split())
+    no_surnames = set((folder / "no_surnames.txt").read_text("utf-8").split())
     for file, topic in TABLES.items():
         for answers, subjects in lines(folder / file):
-            accepted = (*answers, *surname(answers[0], everyday)) if topic in PEOPLE else answers
+            accepted = (*answers, *surname(answers[0], no_surnames)) if topic in PEOPLE else answers
             for subject in subjects:
                 yield topic, subject, tuple(dict.fromkeys(accepted))
     for answers, regions in lines(folder / "regions.txt"):
@@ -61,9 +61,9 @@ def lines(path: Path) -> Iterator[tuple[tuple[str, ...], list[str]]]:
             yield answers, [subject.strip() for subject in tail.split(";")]
 
 
-def surname(name: str, everyday: set[str]) -> tuple[str, ...]:
-    """The surname of a person as a further answer, where it cannot be taken for another word."""
+def surname(name: str, no_surnames: set[str]) -> tuple[str, ...]:
+    """The surname of a person as a further answer; not where it is an everyday word, or a given name."""
     last = name.split()[-1]
-    if last == name or last in everyday or (len(last) < 5 and last not in SHORT):
+    if last == name or last in no_surnames or (len(last) < 5 and last not in SHORT):
         return ()
     return (last,)

@@ -37,13 +37,15 @@ def test_a_known_topic_is_asked_by_its_prefixes() -> None:
     assert all("France" in prompt for prompt in prompts)
 
 
-def test_an_article_that_opens_the_sentence_is_capitalised() -> None:
+def test_a_small_letter_that_opens_the_sentence_is_capitalised() -> None:
     prompts = templates_for(fact("continent_of_country", "the Netherlands"))
     assert prompts[0].startswith("The Netherlands is")
     assert any("of the Netherlands" in prompt for prompt in prompts)
     assert fill("{subject} is", "the iPhone") == "The iPhone is"
     assert fill("{subject} is", "eBay") == "eBay is"
     assert fill("{subject} is", "an emu") == "An emu is"
+    assert fill("{subject} is", "æbleskiver") == "Æbleskiver is"
+    assert fill("I like {subject} from", "sushi") == "I like sushi from"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_question_forms_take_the_question_once() -> None:
 
 @given(st.text(min_size=1, alphabet=st.characters(exclude_categories=("Cs",))), st.sampled_from(sorted(topics())))
 def test_any_subject_survives(subject: str, topic: str) -> None:
-    """Braces and backslashes too: a subject is put in as it is, but for an article that opens the sentence."""
+    """Braces and backslashes too: a subject is put in as it is, but for a capital where it opens the sentence."""
     prompts = templates_for(fact(topic, subject))
     assert len(prompts) == FORMS
     for form, prompt in zip(topics()[topic].cloze, prompts, strict=True):

@@ -39,7 +39,6 @@ QUESTION_FORMS: tuple[str, ...] = (
 )
 
 _SUBJECT = "{subject}"
-_ARTICLES = ("the ", "a ", "an ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,8 @@ def templates_for(fact: Fact) -> tuple[str, ...]:
 
 
 def fill(form: str, subject: str) -> str:
-    """``form`` with the subject in its place; an article that comes to open the sentence is capitalised."""
-    if form.startswith(_SUBJECT) and subject.startswith(_ARTICLES):
-        subject = subject[0].upper() + subject[1:]
+    """``form`` with the subject in its place; a small letter that comes to open the sentence is made a capital."""
+    first_word, first = subject.split(" ", 1)[0], subject[:1]
+    if form.startswith(_SUBJECT) and first_word.islower() and first.upper().lower() == first:
+        subject = first.upper() + subject[1:]
     return form.replace(_SUBJECT, subject)
