@@ -34,6 +34,7 @@ def write(
     facts: int = 1600,
     middle: bool = True,
     sweep: bool = True,
+    examples: bool = True,
     gain: float = 0.25,
     null: float = 0.55,
 ) -> Path:
@@ -44,6 +45,7 @@ def write(
         facts: how many facts, over all splits.
         middle: whether a second fine-tune stands beside ``low``.
         sweep: whether restoration was run.
+        examples: whether the base model was also asked after solved examples.
         gain: what restoration gives back, on the logit scale.
         null: the share in the top 1 % without training.
     """
@@ -70,16 +72,19 @@ def write(
         model["title"] = f"{len(rows)} facts of level {model['level']}"
     shift = {"base": 0.0, "low": -0.9, "middle": -0.2, "restored": -0.9 + gain, "interpolated": -0.8}
     shift["base-few-shot"] = 0.1
-    names = ["base", "base-few-shot", *tuned, *(["restored", "interpolated"] if sweep else [])]
+    reference = "base-few-shot" if examples else "base"
+    names = [*dict.fromkeys(["base", reference]), *tuned, *(["restored", "interpolated"] if sweep else [])]
     test = mastery.filter(split="test")
     luck = rng.normal(size=len(test))
     answers = {name: _answers(rng, test, luck, shift[name], name) for name in names}
     metrics: dict[str, Any] = {"model": "smollm2", "facts": facts, "models": tuned, "accuracy": {}, "transitions": {}}
+    metrics["accuracy_over_levels"] = {}
     for name, table in answers.items():
         _parquet(table, run / f"eval/{name}/answers.parquet")
         metrics["accuracy"][name] = {d: accuracy(rng, [table.filter(domain=d)]) for d in ("id", "ood")}
+        metrics["accuracy_over_levels"][name] = {d: over_levels(table.filter(domain=d)) for d in ("id", "ood")}
     for name in [*tuned, *(["restored"] if sweep else [])]:
-        table = _transitions(answers["base"], answers[name])
+        table = _transitions(answers[reference], answers[name])
         _parquet(table, run / f"transitions/{name}.parquet")
         metrics["transitions"][name] = {
             d: {c: table.filter(domain=d, change=c).height for c in ("kept", "lost", "gained", "never")}
@@ -110,31 +115,33 @@ def write(
 
 
 def accuracy(rng: np.random.Generator, tables: list[pl.DataFrame], draws: int = 400) -> dict[str, float]:
-    """Unweighted mean over levels, then over tables, with a bootstrap interval."""
+    """Share of facts answered, averaged over tables, with a bootstrap interval."""
     value, resampled = 0.0, np.zeros(draws)
     for table in tables:
-        levels = [level["contains"].to_numpy() for level in table.partition_by("level")]
-        value += sum(hits.mean() for hits in levels) / len(levels) / len(tables)
-        for hits in levels:
-            drawn = rng.binomial(len(hits), hits.mean(), draws) / len(hits)
-            resampled += drawn / len(levels) / len(tables)
+        hits = table["contains"].to_numpy()
+        value += hits.mean() / len(tables)
+        resampled += rng.binomial(len(hits), hits.mean(), draws) / len(hits) / len(tables)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
+def over_levels(table: pl.DataFrame) -> dict[str, float]:
+    """Unweighted mean over levels; the interval is not shown anywhere."""
+    shares = [level["contains"].to_numpy().mean() for level in table.partition_by("level")]
+    value = float(np.mean(shares))
+    return {"value": value, "low": value, "high": value}
+
+
 def paired(before: pl.DataFrame, after: pl.DataFrame, draws: int = 400, seed: int = 5) -> dict[str, float]:
-    """Difference of headline accuracies (mean of domain means of level means), facts resampled in pairs."""
+    """Difference of accuracies, the domains averaged, facts resampled in pairs."""
     rng = np.random.default_rng(seed)
     both = before.join(after.select("id", then="contains"), on="id")
     total, resampled = 0.0, np.zeros(draws)
     domains = both.partition_by("domain")
     for domain in domains:
-        levels = domain.partition_by("level")
-        for level in levels:
-            change = level["then"].to_numpy().astype(int) - level["contains"].to_numpy().astype(int)
-            weight = 1 / len(levels) / len(domains)
-            total += change.mean() * weight
-            resampled += rng.choice(change, (draws, len(change))).mean(1) * weight
+        change = domain["then"].to_numpy().astype(int) - domain["contains"].to_numpy().astype(int)
+        total += change.mean() / len(domains)
+        resampled += rng.choice(change, (draws, len(change))).mean(1) / len(domains)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return {"value": float(total), "low": float(low), "high": float(high)}
 

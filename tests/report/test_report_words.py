@@ -37,6 +37,11 @@ def restoration(folder: Path, low: float, value: float, high: float) -> Run:
     return Run(folder, metrics, {})
 
 
+def about_restoring(run: Run) -> str:
+    (sentence,) = (said for said in headline.sentences(run) if "relative change" in said or "was restored" in said)
+    return sentence
+
+
 ends = st.floats(-0.3, 0.3)
 
 
@@ -45,27 +50,27 @@ ends = st.floats(-0.3, 0.3)
 def test_restoration_is_claimed_only_if_resolved(folder: Path, bounds: list[float]) -> None:
     run = restoration(folder, *bounds)
     tile = headline.numbers(run)[-1]
-    sentence = headline.sentences(run)[-1]
+    sentence = about_restoring(run)
     low, value, high = bounds
     if low <= 0 <= high:
         assert tile.figure == "No gain resolved"
         assert "gave no gain that this test can resolve" in sentence and "not measurably different" in sentence
-        assert "returned" not in sentence and "cost" not in sentence
+        assert "raised" not in sentence and "lowered" not in sentence
     else:
         assert tile.figure == points(value)
-        assert ("returned" if value > 0 else "cost") in sentence
-        assert ("more than interpolating" if value > 0 else "less than interpolating") in sentence
+        assert ("raised" if value > 0 else "lowered") in sentence
+        assert ("better than interpolating" if value > 0 else "worse than interpolating") in sentence
 
 
 def test_identical_models_are_said_not_to_differ(tmp_path: Path) -> None:
     run = fake_run.write(tmp_path / "run", facts=400)
-    base = pl.read_parquet(run / "eval/base/answers.parquet")
+    base = pl.read_parquet(run / "eval/base-few-shot/answers.parquet")
     base.write_parquet(run / "eval/low/answers.parquet")
     same = pl.col("change").replace({"lost": "kept", "gained": "never"})
     path = run / "transitions/low.parquet"
     pl.read_parquet(path).with_columns(same).write_parquet(path)
     metrics = read_json(run / "metrics.json")
-    metrics["accuracy"]["low"] = metrics["accuracy"]["base"]
+    metrics["accuracy"]["low"] = metrics["accuracy"]["base-few-shot"]
     write_json(run / "metrics.json", metrics)
     opened = Run.open(run)
     accuracy, facts, *_ = headline.numbers(opened)
@@ -90,7 +95,7 @@ def test_a_gain_is_named_a_gain(tmp_path: Path) -> None:
     run = Run.open(fake_run.write(tmp_path / "run", gain=1.6))
     *_, tile = headline.numbers(run)
     assert tile.figure.startswith("+") and "95% interval" in tile.note
-    assert "returned +" in headline.sentences(run)[-1]
+    assert "raised accuracy on the test facts: +" in about_restoring(run)
 
 
 def test_out_of_domain_is_said_to_be_untouched_only_if_it_is(tmp_path: Path) -> None:
@@ -117,4 +122,38 @@ def test_nothing_restored_is_said_plainly(tmp_path: Path) -> None:
     run = fake_run.write(tmp_path / "run", facts=300)
     metrics = read_json(run / "metrics.json")
     metrics["restoration"]["fraction"] = 0.0
-    assert "nothing was restored" in headline.sentences(Run(run, metrics, {}))[-1]
+    assert "nothing was restored" in about_restoring(Run(run, metrics, {}))
+
+
+def test_thin_levels_are_cautioned_about(tmp_path: Path) -> None:
+    """A level of few facts weighs a fifth of the mean over levels: the page says so beside that mean."""
+    thin, thick = (fake_run.write(tmp_path / str(facts), facts=facts) for facts in (300, 1600))
+    assert headline.caution(Run.open(thick)) == ""
+    said = headline.caution(Run.open(thin))
+    cells = pl.read_parquet(thin / "eval/base/answers.parquet").group_by("domain", "level").len()
+    few = cells.filter(pl.col("len") < 10)
+    assert said.count("level ") >= few.height > 0
+    for facts in few["len"]:
+        assert f"holds {facts} " in said
+    assert said in knowledge.accuracy(Run.open(thin)).lead
+
+
+def test_without_solved_examples_the_base_model_is_the_measure(tmp_path: Path) -> None:
+    run = Run.open(fake_run.write(tmp_path / "run", facts=400, examples=False))
+    text = " ".join(headline.sentences(run))
+    assert "Compared with the base model, after training on" in text and "examples" not in text
+    before = run.metrics["accuracy"]["base"]["ood"]["value"]
+    assert headline.numbers(run)[0].figure.startswith(percent(before))
+    assert "examples" not in " ".join(knowledge.facts(run).lead)
+
+
+def test_moved_tokens_after_the_answer_are_called_form(folder: Path) -> None:
+    metrics = read_json(folder / "metrics.json")
+    said = "come after the whole answer"
+    assert said not in " ".join(knowledge.drift(Run(folder, metrics, {})).lead)
+    table = pl.read_parquet(folder / "transitions/low.parquet")
+    moved = metrics["drift"]["low"]["moved_most"]
+    for row, (key, names) in zip(moved, table.select("id", "answers").iter_rows(), strict=False):
+        row |= {"id": key, "before": f" {names[0]}", "token": "<|end|>"}
+    lead = " ".join(knowledge.drift(Run(folder, metrics, {})).lead)
+    assert f"Of the {len(moved)} tokens that moved most, {len(moved)} {said}" in lead

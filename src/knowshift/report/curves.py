@@ -137,7 +137,7 @@ class _Methods:
         shown = table.filter(pl.col("method").is_in(present)).with_columns(
             label=pl.col("method").replace_strict(dict(zip(present, self._labels, strict=True)))
         )
-        ticks = [0.01, 0.05, 0.1, 0.2, 0.4, 0.6] if x == "fraction" else [0, 0.2, 0.4, 0.6, 0.8, 1]
+        ticks = [0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6] if x == "fraction" else [0, 0.2, 0.4, 0.6, 0.8, 1]
         scale = alt.Scale(type="sqrt") if x == "fraction" else alt.Scale()
         self.chart = alt.Chart(shown).encode(
             x=alt.X(f"{x}:Q", title=self.title, scale=scale, axis=alt.Axis(format="%", values=ticks, grid=False)),

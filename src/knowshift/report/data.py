@@ -163,6 +163,14 @@ class Run:
         entry = self.metrics.get("restoration", {}).get(name)
         return None if entry is None else Interval.of(entry)
 
+    @property
+    def reference(self) -> str:
+        """The base model at its best: shown solved examples if it was, so that form is not taken for knowledge.
+
+        The transitions of a run start from it.
+        """
+        return "base" if self.answers(FEW_SHOT) is None else FEW_SHOT
+
     def mean_drift(self, name: str) -> float | None:
         """Mean KL(tuned || base) of one fine-tune, in nats per answer token."""
         value = self.metrics.get("drift", {}).get(name, {}).get("kl_tuned_base")
@@ -172,13 +180,13 @@ class Run:
         """The short name of ``base``, a fine-tune, ``restored`` or ``interpolated``."""
         known = {model.name: model.label for model in self.tuned}
         restored = "Restored" if self.fraction is None else f"Restored {fraction(self.fraction)}"
-        fixed = {"base": "Base model", FEW_SHOT: "Base, solved examples first"}
+        fixed = {"base": "Base model", FEW_SHOT: "Base + examples"}
         return known.get(name) or {**fixed, "restored": restored, "interpolated": "Interpolated"}.get(name) or name
 
     def phrase(self, name: str) -> str:
         """The same in a sentence."""
         known = {model.name: f"the model trained on {model.title}" for model in self.tuned}
-        fixed = {"base": "the base model", FEW_SHOT: "the base model shown solved examples first"}
+        fixed = {"base": "the base model", FEW_SHOT: "the base model shown solved examples"}
         return known.get(name) or fixed.get(name) or f"the {name} model"
 
     @property

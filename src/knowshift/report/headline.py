@@ -33,7 +33,7 @@ def numbers(run: Run) -> list[Number]:
 
 def sentences(run: Run) -> list[str]:
     """The same in plain words, with what the four numbers leave out."""
-    found = [_knew(run), _tuning(run), against_examples(run), _other(run), _repair(run)]
+    found = [_knew(run), _tuning(run), form(run), _other(run), _repair(run)]
     return [sentence for sentence in found if sentence]
 
 
@@ -43,12 +43,11 @@ def _accuracy(run: Run) -> Number | None:
         return None
     before, after, change = both
     verdict = f"{points_range(change)}" if change.sign else f"change {UNRESOLVED}: {points_range(change)}"
-    shown = run.metrics["accuracy"].get(FEW_SHOT, {}).get("ood")
-    examples = f"; before, with solved examples: {percent(float(shown['value']))}" if shown else ""
+    shown = ", shown solved examples," if run.reference == FEW_SHOT else ""
     return Number(
         f"{percent(before)} → {percent(after)}",
-        f"out-of-domain accuracy before and after training on {run.main.title}",
-        f"{verdict}, 95% interval{examples}",
+        f"of out-of-domain test facts answered by the base model{shown} and after training on {run.main.title}",
+        f"{verdict}, 95% interval",
     )
 
 
@@ -105,28 +104,26 @@ def _tuning(run: Run) -> str:
         if both is not None:
             aside = ", on topics that training never touched," if domain == "ood" and run.untouched else ""
             parts.append(f"{name.lower()} test accuracy{aside} {_moved(both[2])}")
-    return f"After training on {run.main.title}, {listing(parts)}." if parts else ""
+    start = f"Compared with {run.phrase(run.reference)}, after training on {run.main.title},"
+    return f"{start} {listing(parts)}." if parts else ""
 
 
-def against_examples(run: Run) -> str:
-    """The tuned model against the base model that was shown the form of the answers instead of being trained."""
-    shown = run.answers(FEW_SHOT)
-    change = tables.paired(shown, run.answers(run.main.name), run.seed)
-    if shown is None or change is None:
+def form(run: Run) -> str:
+    """What the base model answers when asked like the tuned one, whose training also taught it the form."""
+    asked = run.metrics.get("accuracy", {}).get("base", {})
+    if run.reference == "base" or not asked:
         return ""
-    verdict = (
-        f"the tuned model is {'above' if change.sign > 0 else 'below'} it: {points_range(change)}"
-        if change.sign
-        else f"the tuned model is not measurably above or below it: {points_range(change)}"
-    )
-    reached = " and ".join(
-        f"{percent(float(entry['value']))} {DOMAINS[domain].lower()}"
-        for domain, entry in run.metrics.get("accuracy", {}).get(FEW_SHOT, {}).items()
-        if domain in DOMAINS
+    reached = listing(
+        [
+            f"{percent(float(asked[domain]['value']))} {name.lower()}"
+            for domain, name in DOMAINS.items()
+            if domain in asked
+        ]
     )
     return (
-        f"Training also teaches the form of the answer, which the base model never saw. Shown a few solved examples "
-        f"instead, the base model reaches {reached}; over both domains, {verdict}."
+        f"Asked in the trained form without examples, the base model answers {reached}: training also teaches the form "
+        "of the answer, and what it adds to these figures is partly that. So knowledge is compared with the base model "
+        "shown solved examples."
     )
 
 
@@ -137,11 +134,11 @@ def _other(run: Run) -> str:
         if change is None:
             continue
         verdict = (
-            f"ended {points_range(change)} {'above' if change.sign > 0 else 'below'} it"
+            f"ended {'above' if change.sign > 0 else 'below'} it"
             if change.sign
-            else f"did not end measurably above or below it ({points_range(change)})"
+            else "did not end measurably above or below it"
         )
-        said.append(f"Training on {other.title} instead {verdict}, both domains taken together.")
+        said.append(f"Training on {other.title} instead {verdict}, over both domains: {points_range(change)}.")
     return " ".join(said)
 
 
@@ -154,27 +151,42 @@ def _repair(run: Run) -> str:
         return "On the validation facts no fraction did better than putting nothing back, so nothing was restored."
     head = f"Putting back the {share} of weights with the largest relative change, a share chosen on validation facts,"
     if change.sign:
-        verb = "returned" if change.sign > 0 else "cost"
-        text = f"{head} {verb} {points_range(change)} on the test facts."
+        verb = "raised" if change.sign > 0 else "lowered"
+        text = f"{head} {verb} accuracy on the test facts: {points_range(change)}."
     else:
         text = f"{head} gave no gain that this test can resolve: {points_range(change)}."
     if against is None:
         return text
     if against.sign:
-        verdict = f"{'more' if against.sign > 0 else 'less'} than interpolating: {points_range(against)}"
+        verdict = f"{'better' if against.sign > 0 else 'worse'} than interpolating: {points_range(against)}"
     else:
         verdict = f"not measurably different from interpolating: {points_range(against)}"
     return f"{text} At the same removed squared update it was {verdict}."
 
 
+def caution(run: Run) -> str:
+    """What to hold against figures by level where a level has few test facts."""
+    base = run.answers("base")
+    cells = tables.thin_cells(base) if base is not None else None
+    if cells is None or not cells.height:
+        return ""
+    held = [
+        f"level {level} holds {count(facts)} {DOMAINS[domain].lower()}" for level, domain, facts in cells.iter_rows()
+    ]
+    return (
+        f"Read the mean over levels with care: {listing(held)} test facts, which weigh in it as much as all facts of "
+        "any other level, and an interval drawn from so few is too narrow. No choice here is made by it."
+    )
+
+
 def _before_after(run: Run, name: str, domain: str) -> tuple[float, float, Interval] | None:
     accuracy = run.metrics.get("accuracy", {})
-    if domain not in accuracy.get("base", {}) or domain not in accuracy.get(name, {}):
+    if domain not in accuracy.get(run.reference, {}) or domain not in accuracy.get(name, {}):
         return None
-    change = tables.paired(run.answers("base"), run.answers(name), run.seed, domain)
+    change = tables.paired(run.answers(run.reference), run.answers(name), run.seed, domain)
     if change is None:
         return None
-    return float(accuracy["base"][domain]["value"]), float(accuracy[name][domain]["value"]), change
+    return float(accuracy[run.reference][domain]["value"]), float(accuracy[name][domain]["value"]), change
 
 
 def _moved(change: Interval) -> str:

@@ -1,5 +1,7 @@
 """The sections about answers and tokens: mastery, accuracy, facts lost and gained, divergence."""
 
+from typing import Any
+
 import polars as pl
 
 from knowshift.report import charts, commands, headline, listings, tables
@@ -55,8 +57,8 @@ def accuracy(run: Run) -> Section:
         section.lead.append("The base model was not asked the test facts in this run, so nothing is compared.")
         return section
     section.lead.append(
-        "Every model answers the test facts in the trained question form, greedily. Accuracy is the unweighted "
-        "mean over mastery levels, so that the many facts of one level do not decide it."
+        "Every model answers the test facts in the trained question form, greedily. Accuracy is the share of all test "
+        "facts answered; beside it stands the unweighted mean over mastery levels, where every level weighs the same."
     )
     if run.untouched:
         section.lead.append("No fact of an out-of-domain topic is in any training set.")
@@ -69,8 +71,9 @@ def accuracy(run: Run) -> Section:
             "in the text; the strict match wants it as whole words on the first line."
         )
     section.blocks.append(listings.accuracy(run, answers))
-    section.lead.extend(filter(None, [headline.against_examples(run)]))
-    shown = {name: table for name, table in answers.items() if name != FEW_SHOT and table["level"].count()}
+    section.lead.extend(filter(None, [headline.form(run), headline.caution(run)]))
+    other = "base" if run.reference == FEW_SHOT else FEW_SHOT
+    shown = {name: table for name, table in answers.items() if name != other and table["level"].count()}
     if shown:
         section.blocks.append(_level_figure(run, shown))
     else:
@@ -93,9 +96,10 @@ def facts(run: Run) -> Section:
         for domain, name in DOMAINS.items()
         if (part := counts.filter(domain=domain)).height
     )
+    examples = " The base model was shown a few solved examples first." if run.reference == FEW_SHOT else ""
     section.lead.append(
         "A fact is kept if base and tuned model both answer it, lost if only the base does, gained if only the "
-        "tuned model does."
+        f"tuned model does.{examples}"
     )
     section.blocks.append(
         Figure(
@@ -113,7 +117,6 @@ def facts(run: Run) -> Section:
             f"Restoration answers {count(back)} of the {count(lost, 'fact')} that training on {run.main.title} "
             f"lost, and loses {count(newly)} that it had kept."
         )
-    section.lead.extend(_form_or_fact(run, moved))
     section.blocks.append(listings.named(run, moved))
     section.sources.extend(f"transitions/{name}.parquet" for name in moved)
     return section
@@ -144,6 +147,7 @@ def drift(run: Run) -> Section:
         section.lead.append(f"{said} {UNSPLIT}")
     moved = run.metrics.get("drift", {}).get(run.main.name, {}).get("moved_most")
     if moved:
+        section.lead.extend(_ends(run, moved))
         section.blocks.append(listings.moved_most(moved, run.phrase(run.main.name)))
     section.sources.extend(sources)
     return section
@@ -162,17 +166,18 @@ def _drift_figure(run: Run, figures: pl.DataFrame, said: str, sources: tuple[str
     return Figure("Divergence from the base model by mastery level", said, panels, sources, listed)
 
 
-def _form_or_fact(run: Run, moved: dict[str, pl.DataFrame]) -> list[str]:
-    """What of the gains is the form of the answer, told by the base model after solved examples."""
-    table, shown = moved.get(run.main.name), run.answers(FEW_SHOT)
-    if table is None or shown is None:
+def _ends(run: Run, moved: list[dict[str, Any]]) -> list[str]:
+    """How many of the tokens that moved most only end an answer."""
+    table = run.transitions(run.main.name)
+    if table is None:
         return []
-    known, missed = tables.against_examples(table, shown)
-    gained = table.filter(change="gained").height
+    answers = {key: set(names) for key, names in table.select("id", "answers").iter_rows()}
+    ends = sum(row["before"].strip() in answers.get(row["id"], ()) for row in moved)
+    if 2 * ends < len(moved):
+        return []
     return [
-        f"Of the {count(gained, 'fact')} gained by {run.phrase(run.main.name)}, the base model answers {count(known)} "
-        f"itself after a few solved examples: those it learned to say, not to know. It misses {count(missed)} that the "
-        "base model answers that way."
+        f"Of the {count(len(moved))} tokens that moved most, {count(ends)} come after the whole answer: there the form "
+        "moved, not the fact. The average holds them too."
     ]
 
 
@@ -195,7 +200,7 @@ def _level_figure(run: Run, answers: dict[str, pl.DataFrame]) -> Figure:
 
 def _where_it_fell(run: Run, figures: pl.DataFrame) -> str:
     """The levels whose intervals lie wholly apart before and after: a cautious reading, no test of its own."""
-    pair = figures.filter(model="base").join(figures.filter(model=run.main.name), on=["domain", "level"])
+    pair = figures.filter(model=run.reference).join(figures.filter(model=run.main.name), on=["domain", "level"])
     if not pair.height:
         return "The base and the tuned model share no level."
     said = []

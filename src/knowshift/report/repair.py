@@ -10,6 +10,8 @@ from knowshift.report.words import Interval, fraction, percent, percent_range, p
 
 # A share of answers in format this much lower than the tuned model's is a collapse of form.
 COLLAPSE = 0.2
+# From this share of the squared update on, nothing of the training is left.
+UNDONE = 0.9999
 
 
 def restoration(run: Run) -> Section:
@@ -104,6 +106,8 @@ def _form(run: Run, curve: pl.DataFrame) -> Figure:
             f"From {fraction(row['fraction'])} on, the relative ranking also loses the answer format (to "
             f"{percent(row['in_format'], 0)}), so lower accuracy there is not lost knowledge alone."
         )
+        if row["removed_norm_share"] >= UNDONE:
+            text += " There every change is undone: it is the base model again."
     else:
         text = "The relative ranking keeps the answer format at every fraction tried."
     return Figure(

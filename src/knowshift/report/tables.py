@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import polars as pl
 
 from knowshift.mastery.levels import LEVELS
-from knowshift.measure.statistics import bootstrap_mean, headline_difference, wilson
+from knowshift.measure.statistics import bootstrap_mean, micro_difference, wilson
 from knowshift.report.theme import CHANGES
 from knowshift.report.words import Interval
 from knowshift.seeds import derive
 
 # Below this share of a bar its number would not fit inside.
 READABLE = 0.05
+# With fewer facts in a level, resampling them says little about other facts of that level.
+FEW = 10
 
 
 def level_counts(mastery: pl.DataFrame) -> pl.DataFrame:
@@ -97,18 +99,6 @@ def given_back(tuned: pl.DataFrame, restored: pl.DataFrame) -> tuple[int, int]:
     return returned, newly
 
 
-def against_examples(tuned: pl.DataFrame, shown: pl.DataFrame) -> tuple[int, int]:
-    """Of the facts gained, how many the base model answers after solved examples; and what it answers and tuned not.
-
-    Args:
-        tuned: transitions of the tuned model.
-        shown: answers of the base model shown solved examples.
-    """
-    both = tuned.select("id", "change").join(shown.select("id", known="contains"), on="id").filter("known")
-    missed = pl.col("change").is_in(["lost", "never"])
-    return both.filter(change="gained").height, both.filter(missed).height
-
-
 def enrichment(modules: pl.DataFrame, fraction: float) -> tuple[float, pl.DataFrame] | None:
     """Enrichment at the fraction of the table nearest to ``fraction``: layer, module, parameters, enrichment, log2.
 
@@ -127,15 +117,21 @@ def enrichment(modules: pl.DataFrame, fraction: float) -> tuple[float, pl.DataFr
 def paired(
     before: pl.DataFrame | None, after: pl.DataFrame | None, seed: int, domain: str | None = None
 ) -> Interval | None:
-    """Paired difference in accuracy, after less before, of one domain or of the mean of the domains' means."""
+    """Paired difference in the share of facts answered, after less before: of one domain, or the domains' mean."""
     if before is None or after is None:
         return None
     if domain is not None:
         before, after = before.filter(domain=domain), after.filter(domain=domain)
     if not before.height or not after.height:
         return None
-    estimate = headline_difference(before, after, seed=seed)
+    estimate = micro_difference(before, after, seed=seed)
     return Interval(estimate.value, estimate.low, estimate.high)
+
+
+def thin_cells(answers: pl.DataFrame) -> pl.DataFrame:
+    """Levels of a domain with so few facts that each weighs heavily in the mean over levels: level, domain, facts."""
+    counted = answers.drop_nulls("level").group_by("level", "domain").agg(facts=pl.len())
+    return counted.filter(pl.col("facts") < FEW).sort("level", "domain")
 
 
 def mean(table: pl.DataFrame, column: str) -> float:

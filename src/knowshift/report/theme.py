@@ -20,7 +20,14 @@ GREY, VERMILION, BLUE, GREEN, PINK, OCHRE, VIOLET = (
     "#a6761d",
     "#7b61b8",
 )
-MODELS = {"base": GREY, "low": VERMILION, "middle": BLUE, "restored": GREEN, "interpolated": PINK}
+MODELS = {
+    "base": GREY,
+    "base-few-shot": GREY,  # never in one chart with the base asked without examples
+    "low": VERMILION,
+    "middle": BLUE,
+    "restored": GREEN,
+    "interpolated": PINK,
+}
 SPARE = (OCHRE, VIOLET)
 METHODS = {
     "relative": ("Relative change", GREEN, [1, 0], "circle"),
