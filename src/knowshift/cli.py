@@ -95,7 +95,7 @@ def demo(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
     }
-    given = {name: value for name, value in changed.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
     page = run(out, DemoOptions(model=model, facts=facts, method=method.value, seed=seed, **given))
     typer.echo(f"Open {page}")
 

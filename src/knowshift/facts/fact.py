@@ -75,9 +75,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except (json.JSONDecodeError, RecursionError) as error:
                     raise InputError(f"{path}:{number}: not valid JSON: {error}") from error
                 if not isinstance(row, dict):
-                    raise InputError(
-                        f"{path}:{number}: a JSON object is expected, found {type(row).__name__}"
-                    )
+                    raise InputError(f"{path}:{number}: a JSON object is expected, found {type(row).__name__}")
                 yield number, row
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
