@@ -107,6 +107,12 @@ def write(
         "temperature": 0.7,
         "mastery_new_tokens": 8,
         "answer_new_tokens": 12,
+        "train_facts": 800,
+        "validation_facts": 125,
+        "test_facts": 250,
+        "low_size": 240,
+        "middle_size": 60,
+        "batch_size": 8,
         "fractions": list(FRACTIONS),
     }
     _json(run / "metrics.json", metrics)

@@ -5,6 +5,24 @@ from typing import Any
 
 from knowshift.report.data import FEW_SHOT, Run
 
+# Every setting of the run that the command takes.
+DEMO = (
+    "model",
+    "facts",
+    "method",
+    "templates",
+    "samples",
+    "temperature",
+    "mastery_new_tokens",
+    "answer_new_tokens",
+    "train_facts",
+    "validation_facts",
+    "test_facts",
+    "low_size",
+    "middle_size",
+    "learning_rate",
+    "batch_size",
+)
 # What the report holds is of the test split; mastery is of every fact of the run.
 ASKED = {"facts": "facts.jsonl", "mastery": "mastery", "split": "test"}
 
@@ -73,8 +91,7 @@ def whole(run: Run) -> list[str]:
     """How the whole run is made again, and this page from its files."""
     if run.record.get("command") != "demo":
         return [_line("report", ".")]
-    options = _given(run, "model", "facts", "method")
-    return [_line("demo", **options, seed=run.seed, out="again"), _line("report", ".")]
+    return [_line("demo", **_given(run, *DEMO), seed=run.seed, out="again"), _line("report", ".")]
 
 
 def _eval(run: Run, model: str, name: str, **options: Any) -> str:

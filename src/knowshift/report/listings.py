@@ -68,7 +68,9 @@ def accuracy(run: Run, answers: dict[str, pl.DataFrame]) -> Table:
         "Strict match",
         "In format",
     )
-    caption = "Share of test facts answered (95% interval); the same as unweighted mean over levels; strict match; form"
+    caption = (
+        "Share of test facts answered (95% interval), the same over levels, strict match, answers in the trained form"
+    )
     return Table(caption, columns, rows, frozenset(range(1, 8)))
 
 
