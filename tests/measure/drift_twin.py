@@ -31,7 +31,8 @@ def teacher(base, tuned, facts):
         backward = (np.exp(left) * (left - right)).sum(-1)
         agree = left.argmax(-1) == right.argmax(-1)
         places = np.arange(len(ids) - 1)
-        answer = places >= len(prompt) - 1
+        answer = (places >= len(prompt) - 1) & (places < len(places) - 1)
+        before = places < len(prompt) - 1
         follows = np.array(ids[1:])
         rows.append(
             {
@@ -41,7 +42,8 @@ def teacher(base, tuned, facts):
                 "top1_agree": agree[answer].mean(),
                 "logprob_base": left[places, follows][answer].mean(),
                 "logprob_tuned": right[places, follows][answer].mean(),
-                "prompt_kl_tuned_base": forward[~answer].mean(),
+                "prompt_kl_tuned_base": forward[before].mean(),
+                "end_kl_tuned_base": forward[-1],
             }
         )
     return rows

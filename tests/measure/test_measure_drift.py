@@ -107,10 +107,10 @@ def test_what_moved_most_is_told_in_words(pairs):
     first = metrics["moved_most"][0]
     assert first["kl_tuned_base"] == max(moved["kl_tuned_base"] for moved in metrics["moved_most"])
     assert len(metrics["moved_most"]) == min(25, table["tokens"].sum())
-    ends = [moved for moved in metrics["moved_most"] if moved["token"] == "<|end|>"]
     answers = {fact.id: fact.answers[0] for fact in FACTS}
-    assert ends
-    assert all(moved["before"] == answers[moved["id"]] for moved in ends)
+    assert all(answers[moved["id"]].startswith(moved["before"] + moved["token"]) for moved in metrics["moved_most"])
+    assert metrics["end"]["tokens"] == len(FACTS)
+    assert metrics["end"]["kl_tuned_base"] == pytest.approx(table["end_kl_tuned_base"].mean())
     assert all(0 < moved["top_tuned_probability"] < 1 for moved in metrics["moved_most"])
 
 

@@ -20,7 +20,7 @@ def test_the_answer_is_what_follows_the_prompt_and_ends_with_the_end_token():
     (passage,) = gold_passages(tokenizer, [FACT])
     prompt = tokenizer(qa_prompt(FACT.question)).input_ids
     assert list(passage.ids[: len(prompt)]) == prompt
-    assert tokenizer.decode(passage.targets[-passage.answer : -1]) == "Lima, a city"
+    assert tokenizer.decode(passage.targets[-passage.answer - 1 : -1]) == "Lima, a city"
     assert passage.targets[-1] == tokenizer.eos_token_id
     assert passage.ids[1:] == passage.targets[:-1]
     assert passage.kept == len(passage.ids) == len(passage.targets)
@@ -50,7 +50,7 @@ def test_without_an_end_token_the_answer_ends_with_its_text():
     passage = gold_passages(tokenizer, [FACT])[0]
     assert passage.targets == with_end.targets[:-1]
     assert passage.ids == with_end.ids[:-1]
-    assert passage.answer == with_end.answer - 1
+    assert (passage.answer, passage.end, with_end.end) == (with_end.answer, 0, 1)
 
 
 def test_an_answer_or_prompt_of_no_token_is_refused():

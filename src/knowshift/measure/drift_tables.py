@@ -2,8 +2,9 @@
 
 Columns of the table: id, topic, domain, level, tokens (how many were averaged over), kl_tuned_base,
 kl_base_tuned, top1_agree (share of tokens where both models' first choice is the same). `teacher` adds the mean
-log-probability of the answer's tokens under both models and the divergence on the prompt's tokens; `paper` adds
-the base model's template.
+log-probability of the answer's tokens under both models, and the divergence on the prompt's tokens and at the end
+token, each apart: where an answer ends is a matter of form, and after training it moves more than any fact.
+`paper` adds the base model's template.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +26,22 @@ MOVED_MOST = 25
 
 
 def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Divergence) -> pl.DataFrame:
-    """One row a position: the fact's index, whether its target is of the answer, and what was compared there."""
+    """One row a position: the fact's index, the part (prompt, answer or end) its target is of, what was compared."""
+    parts = [
+        part
+        for passage in passages
+        for part, tokens in (
+            ("prompt", passage.kept - passage.answer - passage.end),
+            ("answer", passage.answer),
+            ("end", passage.end),
+        )
+        for _ in range(tokens)
+    ]
     columns = {name: column.numpy() for name, column in compared._asdict().items()}
     return pl.DataFrame(
         {
             "fact": np.repeat(np.arange(len(passages)), [passage.kept for passage in passages]),
-            "answer": np.concatenate(
-                [np.arange(passage.kept) >= passage.kept - passage.answer for passage in passages]
-            ),
+            "part": parts,
             "target": targets,
             "kl_tuned_base": columns.pop("tuned_base"),
             "kl_base_tuned": columns.pop("base_tuned"),
@@ -43,13 +52,14 @@ def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Div
 
 def teacher(facts: Sequence[Fact], levels: Mapping[str, int] | None, positions: pl.DataFrame) -> pl.DataFrame:
     """The table of facts of mode `teacher`: means over the answer's tokens of each fact."""
-    answer = pl.col("answer")
+    answer, kl = pl.col("part") == "answer", pl.col("kl_tuned_base")
     figures = positions.group_by("fact", maintain_order=True).agg(
         answer.sum().cast(pl.Int32).alias("tokens"),
         *(pl.col(name).filter(answer).mean() for name in FIGURES),
         logprob_base=pl.col("target_base").filter(answer).mean(),
         logprob_tuned=pl.col("target_tuned").filter(answer).mean(),
-        prompt_kl_tuned_base=pl.col("kl_tuned_base").filter(~answer).mean(),
+        prompt_kl_tuned_base=kl.filter(pl.col("part") == "prompt").mean(),
+        end_kl_tuned_base=kl.filter(pl.col("part") == "end").mean(),
     )
     return pl.concat([_described(facts, levels), figures.drop("fact")], how="horizontal")
 
@@ -118,18 +128,19 @@ def summarise(table: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLES)
 
 
 def by_token(facts: Sequence[Fact], positions: pl.DataFrame, tokenizer: Any) -> dict[str, Any]:
-    """Figures of single tokens in mode `teacher`: answers and prompts apart, and what moved most, in words.
+    """Figures of single tokens in mode `teacher`: answers, prompts and ends apart; what moved most, in words.
 
     Returns:
-        ``answer`` and ``prompt``: tokens, means and quantiles with every token counting once (null without
+        ``answer``, ``prompt`` and ``end``: tokens, means and quantiles with every token counting once (null without
         tokens); ``logprob``: mean log-probability of the answers' tokens under each model; ``moved_most``: the
         answer tokens with the largest KL(tuned || base), what came before each in the answer, and what each
         model would have said there with which probability.
     """
-    answer, prompt = positions.filter("answer"), positions.filter(~pl.col("answer"))
+    answer, prompt, end = (positions.filter(pl.col("part") == part) for part in ("answer", "prompt", "end"))
     return {
         "answer": _tokens(answer),
         "prompt": _tokens(prompt),
+        "end": _tokens(end),
         "logprob": {side: _mean(answer[f"target_{side}"]) for side in ("base", "tuned")},
         "moved_most": _moved_most(facts, answer, tokenizer),
     }

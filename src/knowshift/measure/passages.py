@@ -21,13 +21,16 @@ class Passage:
         ids: the tokens the model reads.
         kept: at how many of the last of them its prediction is measured.
         targets: for each of these, the token that truly follows; empty where nothing is given to follow.
-        answer: how many of the last targets belong to the answer; the others are the prompt's own.
+        answer: how many of the last targets, an end token aside, belong to the answer; those before are the
+            prompt's own.
+        end: 1 if the last target is the end token, else 0. Predicting it is knowing the form, not the fact.
     """
 
     ids: tuple[int, ...]
     kept: int
     targets: tuple[int, ...] = ()
     answer: int = 0
+    end: int = 0
 
 
 def gold_passages(tokenizer: Any, facts: Sequence[Fact]) -> list[Passage]:
@@ -51,7 +54,10 @@ def gold_passages(tokenizer: Any, facts: Sequence[Fact]) -> list[Passage]:
             raise InputError(f"fact {fact.id!r}: the prompt is no token at all")
         # Some tokenizers end every text themselves; a second end token would be one that nobody trained.
         targets = ids[1:] if ids[-1:] == end else ids[1:] + end
-        passages.append(Passage(ids[: len(targets)], len(targets), targets, len(targets) - (start - 1)))
+        answer = len(targets) - (start - 1) - len(end)
+        if not answer:
+            raise InputError(f"fact {fact.id!r}: the answer {fact.answers[0]!r} is no token at all")
+        passages.append(Passage(ids[: len(targets)], len(targets), targets, answer, len(end)))
     return passages
 
 

@@ -1,7 +1,5 @@
 """The sections about answers and tokens: mastery, accuracy, facts lost and gained, divergence."""
 
-from typing import Any
-
 import polars as pl
 
 from knowshift.report import charts, commands, headline, listings, tables
@@ -145,9 +143,9 @@ def drift(run: Run) -> Section:
         section.blocks.append(_drift_figure(run, figures, said, sources))
     else:
         section.lead.append(f"{said} {UNSPLIT}")
+    section.lead.extend(_end(run))
     moved = run.metrics.get("drift", {}).get(run.main.name, {}).get("moved_most")
     if moved:
-        section.lead.extend(_ends(run, moved))
         section.blocks.append(listings.moved_most(moved, run.phrase(run.main.name)))
     section.sources.extend(sources)
     return section
@@ -166,19 +164,13 @@ def _drift_figure(run: Run, figures: pl.DataFrame, said: str, sources: tuple[str
     return Figure("Divergence from the base model by mastery level", said, panels, sources, listed)
 
 
-def _ends(run: Run, moved: list[dict[str, Any]]) -> list[str]:
-    """How many of the tokens that moved most only end an answer."""
-    table = run.transitions(run.main.name)
-    if table is None:
+def _end(run: Run) -> list[str]:
+    """How far the prediction moved at the end of the answer, where form alone decides."""
+    ends = {model.name: run.metrics.get("drift", {}).get(model.name, {}).get("end") for model in run.tuned}
+    said = [f"{nats(float(end['kl_tuned_base']))} for {run.phrase(name)}" for name, end in ends.items() if end]
+    if not said:
         return []
-    answers = {key: set(names) for key, names in table.select("id", "answers").iter_rows()}
-    ends = sum(row["before"].strip() in answers.get(row["id"], ()) for row in moved)
-    if 2 * ends < len(moved):
-        return []
-    return [
-        f"Of the {count(len(moved))} tokens that moved most, {count(ends)} come after the whole answer: there the form "
-        "moved, not the fact. The average holds them too."
-    ]
+    return [f"Right after the answer, where a model has only to stop, it is {listing(said)}: form, not counted here."]
 
 
 def _level_figure(run: Run, answers: dict[str, pl.DataFrame]) -> Figure:
