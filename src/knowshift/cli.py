@@ -12,6 +12,7 @@ from knowshift.options import (
     Arithmetic,
     ArithmeticOption,
     Base,
+    Dtype,
     Engine,
     Facts,
     Form,
@@ -272,6 +273,7 @@ def drift(
     facts: Facts,
     out: Out,
     mode: Annotated[Mode, typer.Option(help="teacher: gold answers, whole vocabulary. paper: top 10.")] = Mode.teacher,
+    dtype: Annotated[Dtype, typer.Option(help="Number type; float32 resolves drifts below 0.01 nats.")] = Dtype.auto,
     mastery: MasteryRun = None,
     split: Split = None,
     limit: Limit = None,
@@ -281,7 +283,16 @@ def drift(
     from knowshift import steps, summaries
 
     metrics = steps.drift(
-        base, tuned, facts, out, mode=mode.value, mastery_run=mastery, split=split, limit=limit, seed=seed
+        base,
+        tuned,
+        facts,
+        out,
+        mode=mode.value,
+        dtype=dtype.value,
+        mastery_run=mastery,
+        split=split,
+        limit=limit,
+        seed=seed,
     )
     typer.echo(summaries.drift(metrics))
 

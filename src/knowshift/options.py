@@ -37,6 +37,14 @@ class Mode(StrEnum):
     paper = "paper"
 
 
+class Dtype(StrEnum):
+    """Number type a model computes in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Region(StrEnum):
     """Which weights are ranked."""
 

@@ -115,6 +115,7 @@ def drift(
     out: Path,
     *,
     mode: str = "teacher",
+    dtype: str = "auto",
     mastery_run: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -133,6 +134,7 @@ def drift(
         "tuned": tuned,
         "facts": source,
         "mode": mode,
+        "dtype": dtype,
         "mastery": mastery_run,
         "split": split,
         "limit": limit,
@@ -140,7 +142,7 @@ def drift(
     models = {"base": digest(base_path), "tuned": digest(tuned_path)}
     with record(out, "drift", options, seed=seed, models=models):
         table, metrics = measure(
-            base_path, tuned_path, facts, mode=mode, levels=levels, best_template=templates, seed=seed
+            base_path, tuned_path, facts, mode=mode, dtype=dtype, levels=levels, best_template=templates, seed=seed
         )
         write_parquet(out / "drift.parquet", table)
         write_json(out / "metrics.json", metrics)

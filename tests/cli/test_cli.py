@@ -87,7 +87,7 @@ def test_the_chain_by_hand(base_folder: Path, facts: Path, tmp_path: Path, capsy
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {"answers.parquet", "metrics.json", "run.json"}
     for mode in ("teacher", "paper"):
         out = tmp_path / f"drift-{mode}"
-        assert run("drift", base_folder, tuned, *asked, "--mode", mode, "--out", out) == 0
+        assert run("drift", base_folder, tuned, *asked, "--mode", mode, "--dtype", "float32", "--out", out) == 0
         assert {path.name for path in out.iterdir()} == {"drift.parquet", "metrics.json", "run.json"}
         assert pl.read_parquet(out / "drift.parquet").height == 20
 
