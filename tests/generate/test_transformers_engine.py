@@ -5,10 +5,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from scipy import stats
 
+import tiny
 from knowshift.errors import InputError
 from knowshift.generate.engine import Prompt
 from knowshift.generate.transformers_engine import TransformersEngine, _inverse_cdf

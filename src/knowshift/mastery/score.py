@@ -19,6 +19,7 @@ from knowshift.facts.templates import FORMS, templates_for
 from knowshift.files import digest_of, make_folder, write_parquet
 from knowshift.generate.engine import Completion, Engine, Prompt
 from knowshift.mastery.levels import level
+from knowshift.memory import return_freed_memory
 from knowshift.progress import bar
 from knowshift.settings import Settings
 
@@ -100,6 +101,7 @@ def score(
         for block, name, whole in zip(blocks, names, finished, strict=True):
             if not whole:
                 _score_block(engine, block, options, parts, name, keep_samples)
+                return_freed_memory()  # so that memory stays flat in the number of facts
                 advance(len(block))
     table = _gather([parts / f"{name}.parquet" for name in names], out / "mastery.parquet")
     if keep_samples:
