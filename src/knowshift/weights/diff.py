@@ -123,8 +123,8 @@ def _warnings(ranking: Ranking, asked: dict[Fraction, str]) -> list[str]:
     if not beyond:
         return []
     return [
-        f"only {changed / ranking.elements:.2%} of the elements changed: the fractions {', '.join(beyond)} take "
-        "all of them and unchanged elements besides"
+        f"only {changed / ranking.elements:.2%} of the elements changed: to restore {' or '.join(beyond)} takes all of "
+        "them and unchanged elements besides"
     ]
 
 
