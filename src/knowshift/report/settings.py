@@ -19,7 +19,7 @@ PAPER = {
     "epochs": 1,
     "fractions": (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6),
 }
-REDUCED = ("templates", "samples", "max_new_tokens", "mastery_new_tokens")
+REDUCED = ("templates", "samples", "max_new_tokens", "mastery_new_tokens", "answer_new_tokens")
 
 
 def settings(run: Run) -> Section:
@@ -33,7 +33,7 @@ def settings(run: Run) -> Section:
     ]
     section.lead.append(
         f"Reduced settings: {listing(reduced)} (the paper scores mastery with 21 templates, 10 samples, temperature "
-        "0.7 and 32 new tokens). Mastery and levels are coarser for it."
+        "0.7 and 32 new tokens, and answers with 16). Mastery and levels are coarser for it."
         if reduced
         else "Mastery was scored with the paper's settings: 21 templates, 10 samples, temperature 0.7, 32 new tokens."
     )
