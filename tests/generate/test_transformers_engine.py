@@ -147,3 +147,13 @@ def test_damaged_weights_are_named() -> None:
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):
         TransformersEngine(model, tiny.tokenizer()).greedy(["a"], max_new_tokens=2)
+
+
+def test_progress_is_told_prompt_by_prompt(engine: TransformersEngine) -> None:
+    told: list[int] = []
+    engine.greedy(TEXTS, max_new_tokens=2, advance=told.append)
+    assert sum(told) == len(TEXTS)
+    assert len(told) > 1  # texts of different length are read apart
+    prompts = [Prompt(text, str(index)) for index, text in enumerate(TEXTS)]
+    engine.sample(prompts, samples=2, temperature=1.0, max_new_tokens=2, seed=0, advance=told.append)
+    assert sum(told) == 2 * len(TEXTS)

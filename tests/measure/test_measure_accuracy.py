@@ -69,7 +69,7 @@ class Scripted:
     def __init__(self, script):
         self.script = script
 
-    def greedy(self, prompts, *, max_new_tokens):
+    def greedy(self, prompts, *, max_new_tokens, advance=None):
         assert max_new_tokens == 16
         return [self.script[prompt] for prompt in prompts]
 

@@ -40,13 +40,17 @@ class Engine(Protocol):
         max_new_tokens: int,
         seed: int,
         stop: Callable[[int, str], bool] | None = None,
+        advance: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """``samples`` independent draws for each prompt.
 
-        ``stop(index, text)`` says whether a draw for ``prompts[index]`` may end with ``text``.
+        ``stop(index, text)`` says whether a draw for ``prompts[index]`` may end with ``text``; ``advance(n)`` is
+        told whenever ``n`` more prompts are finished.
         """
         ...
 
-    def greedy(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[Completion]:
+    def greedy(
+        self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
+    ) -> list[Completion]:
         """The most likely continuation of each text, token by token."""
         ...

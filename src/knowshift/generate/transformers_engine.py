@@ -53,6 +53,7 @@ class TransformersEngine:
         max_new_tokens: int,
         seed: int,
         stop: Callable[[int, str], bool] | None = None,
+        advance: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
         """Independent draws; see ``Engine.sample``. Draw j of a prompt depends on (seed, key, j) alone."""
         if samples < 1 or max_new_tokens < 1 or not temperature > 0:
@@ -67,9 +68,11 @@ class TransformersEngine:
             tokens = iter(_inverse_cdf(logits, temperature, owners, drawn))
             return [[next(tokens) for _ in row.draws] for row in rows]
 
-        return self._decode([prompt.text for prompt in prompts], samples, max_new_tokens, pick, stop)
+        return self._decode([prompt.text for prompt in prompts], samples, max_new_tokens, pick, stop, advance)
 
-    def greedy(self, prompts: Sequence[str], *, max_new_tokens: int) -> list[Completion]:
+    def greedy(
+        self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
+    ) -> list[Completion]:
         """The most likely continuation of each prompt, as ``generate(do_sample=False)`` gives it."""
 
         def pick(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
@@ -77,7 +80,7 @@ class TransformersEngine:
             _refuse_nan(best.values)
             return [[token] for token in best.indices.tolist()]
 
-        return [draws[0] for draws in self._decode(prompts, 1, max_new_tokens, pick, None)]
+        return [draws[0] for draws in self._decode(prompts, 1, max_new_tokens, pick, None, advance)]
 
     def _decode(
         self,
@@ -86,11 +89,14 @@ class TransformersEngine:
         limit: int,
         pick: Callable[[torch.Tensor, list[_Row], int], list[list[int]]],
         stop: Callable[[int, str], bool] | None,
+        advance: Callable[[int], None] | None,
     ) -> list[list[Completion]]:
         results: list[list[Completion | None]] = [[None] * samples for _ in texts]
         with torch.inference_mode():
             for members, ids in self._batches(texts, samples, limit):
                 self._decode_batch(members, ids, samples, limit, pick, stop, results)
+                if advance is not None:
+                    advance(len(members))
         return [[draw for draw in draws if draw is not None] for draws in results]
 
     def _batches(self, texts: Sequence[str], samples: int, limit: int) -> Iterator[tuple[list[int], torch.Tensor]]:

@@ -5,7 +5,7 @@ digest of everything that decides its content, so a killed run goes on where it 
 meets an old result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,11 @@ def score(
     names = [_block_name(block, options, model, keep_samples) for block in blocks]
     finished = [(parts / f"{name}.parquet").exists() for name in names]
     done = sum(len(block) for block, whole in zip(blocks, finished, strict=True) if whole)
-    with bar("scoring facts", len(facts), done=done) as advance:
+    with bar("sampling prompts", len(facts) * options.templates, done=done * options.templates) as advance:
         for block, name, whole in zip(blocks, names, finished, strict=True):
             if not whole:
-                _score_block(engine, block, options, parts, name, keep_samples)
+                _score_block(engine, block, options, parts, name, keep_samples, advance)
                 return_freed_memory()  # so that memory stays flat in the number of facts
-                advance(len(block))
     table = _gather([parts / f"{name}.parquet" for name in names], out / "mastery.parquet")
     if keep_samples:
         _gather([parts / f"{name}.samples.parquet" for name in names], out / "samples.parquet")
@@ -110,7 +109,13 @@ def score(
 
 
 def _score_block(
-    engine: Engine, facts: Sequence[Fact], options: MasteryOptions, parts: Path, name: str, keep_samples: bool
+    engine: Engine,
+    facts: Sequence[Fact],
+    options: MasteryOptions,
+    parts: Path,
+    name: str,
+    keep_samples: bool,
+    advance: Callable[[int], None],
 ) -> None:
     prompts = list(_prompts(facts, options))
     owners = [index for index in range(len(facts)) for _ in range(options.templates)]
@@ -122,6 +127,7 @@ def _score_block(
         max_new_tokens=options.max_new_tokens,
         seed=options.seed,
         stop=lambda prompt, text: matchers[owners[prompt]].contains(text),
+        advance=advance,
     )
     hits = [
         [matchers[owner].contains(draw.text) for draw in completions]

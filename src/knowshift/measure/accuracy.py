@@ -15,6 +15,7 @@ from knowshift.generate.engine import Engine
 from knowshift.measure.forms import answer_text, in_format, prompt_text
 from knowshift.measure.statistics import RESAMPLES, Match, headline, wilson
 from knowshift.measure.strata import domains, level_column, missing_levels
+from knowshift.progress import bar
 
 MATCHERS: tuple[Match, ...] = ("contains", "strict")
 
@@ -63,7 +64,8 @@ def evaluate(
     if not facts:
         raise InputError("there are no facts to ask")
     prompts = [prompt_text(fact.question, form, shots) for fact in facts]
-    completions = engine.greedy(prompts, max_new_tokens=max_new_tokens)
+    with bar("asking", len(prompts)) as advance:
+        completions = engine.greedy(prompts, max_new_tokens=max_new_tokens, advance=advance)
     texts = [answer_text(completion, form) for completion in completions]
     return pl.DataFrame(
         {
