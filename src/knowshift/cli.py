@@ -148,6 +148,7 @@ def mastery(
     """How well does a model know each fact? Ask with many phrasings, many times, and count."""
     from knowshift import steps
     from knowshift.mastery.score import MasteryOptions
+    from knowshift.mastery.select import count_levels
 
     options = MasteryOptions(
         templates=templates,
@@ -159,7 +160,7 @@ def mastery(
     table = steps.mastery(
         model, facts, out, options, engine=engine.value, split=split, limit=limit, keep_samples=keep_samples
     )
-    for level, count in steps.count_levels(table).items():
+    for level, count in count_levels(table).items():
         typer.echo(f"level {level}: {count} facts")
 
 

@@ -15,7 +15,6 @@ from knowshift.facts.fact import Fact
 from knowshift.facts.sources import read_facts
 from knowshift.files import write_json, write_parquet
 from knowshift.generate import load_engine
-from knowshift.mastery.levels import LEVELS
 from knowshift.mastery.score import MasteryOptions, score
 from knowshift.mastery.select import read_mastery, select, write_training_set
 from knowshift.runs import record
@@ -123,12 +122,11 @@ def drift(
 ) -> dict[str, Any]:
     """``knowshift drift``: how far the next-token distributions moved; ``drift.parquet``, ``metrics.json``."""
     from knowshift.measure.drift import drift as measure
-    from knowshift.models import digest, resolve
 
     facts = choose(read_facts(source, split=split), limit, seed)
     levels = read_levels(mastery_run, facts)
     templates = best_templates(mastery_run)
-    base_path, tuned_path = resolve(base), resolve(tuned)
+    base_path, tuned_path, models = resolve_pair(base, tuned)
     options = {
         "base": base,
         "tuned": tuned,
@@ -139,7 +137,6 @@ def drift(
         "split": split,
         "limit": limit,
     }
-    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
     with record(out, "drift", options, seed=seed, models=models):
         table, metrics = measure(
             base_path, tuned_path, facts, mode=mode, dtype=dtype, levels=levels, best_template=templates, seed=seed
@@ -160,12 +157,10 @@ def diff(
     seed: int = 0,
 ) -> "Diff":
     """``knowshift diff``: concentration and place of an update."""
-    from knowshift.models import digest, resolve
     from knowshift.weights.diff import diff as compare
 
-    base_path, tuned_path = resolve(base), resolve(tuned)
+    base_path, tuned_path, models = resolve_pair(base, tuned)
     options = {"base": base, "tuned": tuned, "region": region, "arithmetic": arithmetic, "fractions": fractions}
-    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
     with record(out, "diff", options, seed=seed, models=models):
         result = compare(base_path, tuned_path, region=region, arithmetic=arithmetic, fractions=fractions, seed=seed)
         result.write(out)
@@ -186,13 +181,11 @@ def restore(
     seed: int = 0,
 ) -> list[Path]:
     """``knowshift restore``: one checkpoint folder per fraction."""
-    from knowshift.models import digest, resolve
     from knowshift.weights.restore import restore as put_back
 
-    base_path, tuned_path = resolve(base), resolve(tuned)
+    base_path, tuned_path, models = resolve_pair(base, tuned)
     choices = {"rank": rank, "order": order, "region": region, "of": of, "arithmetic": arithmetic}
     options = {"base": base, "tuned": tuned, "fractions": fractions, **choices}
-    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
     with record(out, "restore", options, seed=seed, models=models):
         return put_back(
             base_path,
@@ -221,16 +214,22 @@ def merge(
     **options: float | None,
 ) -> Path:
     """``knowshift merge``: the checkpoint of a control or rival of restoration."""
-    from knowshift.models import digest, resolve
     from knowshift.weights.merge import merge as write
 
-    base_path, tuned_path = resolve(base), resolve(tuned)
+    base_path, tuned_path, models = resolve_pair(base, tuned)
     given = {"method": method, "base": base, "tuned": tuned, "region": region, **options}
-    models = {"base": digest(base_path), "tuned": digest(tuned_path)}
     with record(out, "merge", given, seed=seed, models=models):
         return write(
             method, base_path, tuned_path, out, region=region, seed=seed, base_name=base, tuned_name=tuned, **options
         )
+
+
+def resolve_pair(base: str, tuned: str) -> tuple[Path, Path, dict[str, str]]:
+    """The checkpoints of two models by name, and the digests that ``run.json`` keeps of them."""
+    from knowshift.models import digest, resolve
+
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    return base_path, tuned_path, {"base": digest(base_path), "tuned": digest(tuned_path)}
 
 
 def choose(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:
@@ -287,8 +286,3 @@ def best_templates(run: Path | None) -> dict[str, int] | None:
         .first()
     )
     return dict(zip(totals["topic"].to_list(), totals["template"].to_list(), strict=True))
-
-
-def count_levels(table: pl.DataFrame) -> dict[int, int]:
-    """How many facts of each level."""
-    return {level: table.filter(pl.col("level") == level).height for level in LEVELS}

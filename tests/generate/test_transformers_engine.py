@@ -40,7 +40,6 @@ def test_greedy_equals_generate(engine: TransformersEngine) -> None:
 
 def test_draws_do_not_depend_on_the_batch(engine: TransformersEngine) -> None:
     prompts = [Prompt(text, key=str(index)) for index, text in enumerate(TEXTS * 5)]
-    prompts = [Prompt(prompt.text, key=f"{index}") for index, prompt in enumerate(prompts)]
     options = {"samples": 6, "temperature": 0.9, "max_new_tokens": 8, "seed": 3}
     together = engine.sample(prompts, **options)
     alone = [engine.sample([prompt], **options)[0] for prompt in prompts]

@@ -54,7 +54,12 @@ def select(
 def level_counts(mastery: pl.DataFrame, split: str, domain: str) -> dict[int, int]:
     """How many facts of a split and domain each level holds."""
     pool = mastery.filter(((pl.col("split") == split) | (pl.col("split") == "")) & (pl.col("domain") == domain))
-    return {level: pool.filter(pl.col("level") == level).height for level in LEVELS}
+    return count_levels(pool)
+
+
+def count_levels(mastery: pl.DataFrame) -> dict[int, int]:
+    """How many facts of a mastery table each level holds."""
+    return {level: mastery.filter(pl.col("level") == level).height for level in LEVELS}
 
 
 def write_training_set(chosen: pl.DataFrame, path: Path) -> None:

@@ -8,8 +8,7 @@ import polars as pl
 
 from knowshift.facts.fact import DOMAINS
 from knowshift.files import read_json
-from knowshift.mastery.levels import LEVELS
-from knowshift.mastery.select import read_mastery
+from knowshift.mastery.select import count_levels, read_mastery
 from knowshift.measure.statistics import Estimate, headline, micro, micro_difference
 from knowshift.measure.transitions import count
 
@@ -37,7 +36,7 @@ def headline_figures(out: Path, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": options["model"],
         "facts": scored.height,
-        "levels": {domain: _levels(scored.filter(pl.col("domain") == domain)) for domain in DOMAINS},
+        "levels": {domain: _levels(scored, domain) for domain in DOMAINS},
         "models": {name: _training(out, name, options["method"]) for name in TUNED},
         "accuracy": {name: _accuracy(table, micro, seed) for name, table in answers.items()},
         "accuracy_over_levels": {name: _accuracy(table, headline, seed) for name, table in answers.items()},
@@ -56,8 +55,8 @@ def headline_figures(out: Path, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _levels(scored: pl.DataFrame) -> dict[str, int]:
-    return {str(level): scored.filter(pl.col("level") == level).height for level in LEVELS}
+def _levels(scored: pl.DataFrame, domain: str) -> dict[str, int]:
+    return {str(level): facts for level, facts in count_levels(scored.filter(pl.col("domain") == domain)).items()}
 
 
 def _training(out: Path, name: str, method: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_file, make_folder, write_json
+from knowshift.files import make_folder, write_json, write_parquet
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.null import null_histogram, shares
 from knowshift.weights.pairing import pair
@@ -51,8 +51,7 @@ class Diff:
         """Write ``concentration.parquet``, ``modules.parquet`` and ``metrics.json`` into ``out``."""
         make_folder(out)
         for name, table in (("concentration", self.concentration), ("modules", self.modules)):
-            with atomic_file(out / f"{name}.parquet") as partial:
-                table.write_parquet(partial)
+            write_parquet(out / f"{name}.parquet", table)
         write_json(out / "metrics.json", self.metrics)
 
 
