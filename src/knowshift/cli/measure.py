@@ -1,0 +1,68 @@
+"""What changed in answers and tokens?"""
+
+from typing import Annotated
+
+import typer
+
+from knowshift.cli.app import app
+from knowshift.cli.options import Base, Dtype, Facts, Form, Limit, MasteryRun, Mode, Model, Out, Seed, Split, Tuned
+
+
+@app.command()
+def eval(
+    model: Model,
+    facts: Facts,
+    out: Out,
+    mastery: MasteryRun = None,
+    form: Annotated[Form, typer.Option(help="How the question is put.")] = Form.trained,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 16,
+    split: Split = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+) -> None:
+    """Closed-book accuracy, greedy, by level and domain, with 95 % intervals."""
+    from knowshift import steps, summaries
+
+    metrics = steps.evaluate(
+        model,
+        facts,
+        out,
+        mastery_run=mastery,
+        form=form.value,
+        max_new_tokens=max_new_tokens,
+        split=split,
+        limit=limit,
+        seed=seed,
+    )
+    typer.echo(summaries.accuracy(metrics))
+
+
+@app.command()
+def drift(
+    base: Base,
+    tuned: Tuned,
+    facts: Facts,
+    out: Out,
+    mode: Annotated[Mode, typer.Option(help="teacher: gold answers, whole vocabulary. paper: top 10.")] = Mode.teacher,
+    dtype: Annotated[Dtype, typer.Option(help="Number type; float32 resolves drifts below 0.01 nats.")] = Dtype.auto,
+    mastery: MasteryRun = None,
+    split: Split = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+) -> None:
+    """How far did the next-token distributions move? KL between tuned and base."""
+    from knowshift import steps, summaries
+
+    metrics = steps.drift(
+        base,
+        tuned,
+        facts,
+        out,
+        mode=mode.value,
+        dtype=dtype.value,
+        mastery_run=mastery,
+        split=split,
+        limit=limit,
+        seed=seed,
+    )
+    typer.echo(summaries.drift(metrics))

@@ -1,0 +1,122 @@
+"""What changed in the weights, and how do I get it back?"""
+
+from typing import Annotated
+
+import typer
+
+from knowshift.cli.app import app
+from knowshift.cli.options import (
+    Arithmetic,
+    ArithmeticOption,
+    Base,
+    Fractions,
+    OptionalFractions,
+    Order,
+    Out,
+    Rank,
+    RankOption,
+    Region,
+    RegionOption,
+    Rival,
+    Seed,
+    Share,
+    Tuned,
+)
+
+PAPER_FRACTIONS = ("0.01", "0.03", "0.05", "0.1", "0.2", "0.4", "0.6")
+
+
+@app.command()
+def diff(
+    base: Base,
+    tuned: Tuned,
+    out: Out,
+    region: RegionOption = Region.blocks,
+    arithmetic: ArithmeticOption = Arithmetic.float32,
+    fraction: OptionalFractions = None,
+    seed: Seed = 0,
+) -> None:
+    """How far did the weights move, where, and how concentrated is it, beside a no-training null?"""
+    from knowshift import steps, summaries
+
+    result = steps.diff(
+        base,
+        tuned,
+        out,
+        region=region.value,
+        arithmetic=arithmetic.value,
+        fractions=fraction or PAPER_FRACTIONS,
+        seed=seed,
+    )
+    typer.echo(summaries.diff(result.metrics, result.concentration.filter(paper=True).row(0, named=True)))
+
+
+@app.command()
+def restore(
+    base: Base,
+    tuned: Tuned,
+    fraction: Fractions,
+    out: Out,
+    rank: RankOption = Rank.relative,
+    order: Annotated[Order, typer.Option(help="From which end of the ranking.")] = Order.top,
+    region: RegionOption = Region.blocks,
+    of: Annotated[
+        Share, typer.Option(help="A share of all weights of the region, or of the changed ones.")
+    ] = Share.all,
+    arithmetic: ArithmeticOption = Arithmetic.float32,
+    seed: Seed = 0,
+) -> None:
+    """Put the most changed weights back, bit for bit: one checkpoint folder per fraction."""
+    from knowshift import steps
+
+    folders = steps.restore(
+        base,
+        tuned,
+        fraction,
+        out,
+        rank=rank.value,
+        order=order.value,
+        region=region.value,
+        of=of.value,
+        arithmetic=arithmetic.value,
+        seed=seed,
+    )
+    for folder in folders:
+        typer.echo(f"{folder}")
+
+
+@app.command()
+def merge(
+    method: Annotated[
+        Rival, typer.Argument(metavar="METHOD", show_default=False, help="interpolate, random, dare or ties-trim.")
+    ],
+    base: Base,
+    tuned: Tuned,
+    out: Out,
+    alpha: Annotated[float | None, typer.Option(help="interpolate: base + alpha * (tuned - base).")] = None,
+    removed_share: Annotated[
+        float | None, typer.Option(help="interpolate: or the share of the squared update to remove.")
+    ] = None,
+    fraction: Annotated[float | None, typer.Option(help="random: share of the weights to restore.")] = None,
+    drop: Annotated[float | None, typer.Option(help="dare: share of the update to drop before rescaling.")] = None,
+    keep: Annotated[float | None, typer.Option(help="ties-trim: share of the weights that stay tuned.")] = None,
+    region: RegionOption = Region.all,
+    seed: Seed = 0,
+) -> None:
+    """Make a control or rival of restoration from the same two models."""
+    from knowshift import steps
+
+    folder = steps.merge(
+        method.value,
+        base,
+        tuned,
+        out,
+        region=region.value,
+        seed=seed,
+        alpha=alpha,
+        removed_share=removed_share,
+        fraction=fraction,
+        drop=drop,
+        keep=keep,
+    )
+    typer.echo(f"{folder}")
