@@ -71,3 +71,31 @@ def test_other_names_come_from_one_group() -> None:
     assert "United States" in names
     assert len(set(names)) == len(names)
     assert accepted(["Xyzzy"]) == ("Xyzzy",)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "settled"),
+    [
+        (" Paris", ["Paris"], False),  # "Parisian" may be coming
+        (" Paris,", ["Paris"], True),
+        (" Parisian", ["Paris"], False),
+        (" Parisian culture\n", ["Paris"], True),  # the line is over: containment says yes, the strict test no
+        (" in the year 19", ["19"], False),  # "1979" may be coming
+        (" in the year 19 ", ["19"], True),
+        ("\n\nParis.", ["Paris"], False),
+        ("\n\nParis. ", ["Paris"], True),
+        (" London,", ["Paris"], False),
+        (" Washington, D.C", ["Washington, D.C."], False),
+        (" Washington, D.C. is", ["Washington, D.C."], True),
+    ],
+)
+def test_a_completion_may_end_once_both_verdicts_stand(text: str, answers: list[str], settled: bool) -> None:
+    assert Matcher(answers).settled(text) == settled
+
+
+@given(st.text(alphabet="Paris19 \n.,'’éU\u0301", max_size=14), st.text(alphabet="Paris19 \n.,'’éU\u0301", max_size=6))
+def test_what_is_settled_stays(text: str, more: str) -> None:
+    matcher = Matcher(["Paris", "19", "U.S."])
+    if matcher.settled(text):
+        assert matcher.contains(text) and matcher.contains(text + more)
+        assert matcher.strict(text) == matcher.strict(text + more)

@@ -16,6 +16,7 @@ from importlib import resources
 _ABBREVIATION = re.compile(r"(?:[A-Z]\.?){1,5}|\d+")
 _COMBINING = re.compile("[\u0300-\u036f]")
 _NOT_WORD = re.compile(r"[\W_]+")
+_LAST_WORD = re.compile(r"[\w.'’]+$")
 
 
 def contains(text: str, answers: Sequence[str], *, case_sensitive: bool = False) -> bool:
@@ -39,7 +40,8 @@ class Matcher:
         names = accepted(answers)
         short = [name for name in names if _ABBREVIATION.fullmatch(name)]
         long = [name for name in names if name not in short]
-        self._short = _whole_words(short)
+        self._short = _whole_words(short, after=r"(?!\w)")
+        self._short_and_more = _whole_words(short, after=r"(?=\W)")
         self._parts = tuple(part for name in long if (part := fold(name, case=self._fold_case)))
         self._words = tuple(words for name in long if (words := _words(name)))
 
@@ -51,6 +53,24 @@ class Matcher:
     def strict(self, text: str) -> bool:
         """Whole words on the first line of ``text`` that is not blank."""
         line = next((line for line in text.splitlines() if line.strip()), "")
+        return self._strict_in(line)
+
+    def settled(self, text: str) -> bool:
+        """Whether ``text`` holds an answer and neither test can change its mind, whatever text may follow.
+
+        A completion may end here. "Paris" alone is not settled: "Parisian" may be coming.
+        """
+        folded = fold(text, case=self._fold_case)
+        if not any(part in folded for part in self._parts) and not (
+            self._short_and_more and self._short_and_more.search(text)
+        ):
+            return False
+        lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+        if len(lines) > 1 or lines[0].splitlines()[0] != lines[0]:
+            return True  # the first line is complete
+        return self._strict_in(_LAST_WORD.sub("", lines[0]))
+
+    def _strict_in(self, line: str) -> bool:
         if self._short and self._short.search(line):
             return True
         framed = f" {_words(line)} "
@@ -93,7 +113,7 @@ def _words(text: str) -> str:
     return _NOT_WORD.sub(" ", folded).strip().removeprefix("the ")
 
 
-def _whole_words(names: Sequence[str]) -> re.Pattern[str] | None:
+def _whole_words(names: Sequence[str], *, after: str) -> re.Pattern[str] | None:
     if not names:
         return None
-    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(name) for name in names) + r")(?!\w)")
+    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(name) for name in names) + ")" + after)

@@ -7,10 +7,18 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A text to continue. ``key`` names its random draws, so it must be unique within a run."""
+    """A text to continue.
+
+    Attributes:
+        text: what the model continues, as it stands.
+        key: names the random draws made for it, so it must be unique within a run.
+        user: if given, the prompt goes through the model's chat template: this is the user's message, and ``text``
+            is how the assistant's turn begins (it may be empty).
+    """
 
     text: str
     key: str
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,15 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Continues texts with one model."""
+    """Continues texts with one model.
+
+    Attributes:
+        rows: about how many continuations are decoded together, fitted to the memory that was free when the engine
+            was made. What is decoded together shows in the last bits of a matrix product, so whoever goes on with an
+            interrupted run sets the number that run began with.
+    """
+
+    rows: int
 
     def sample(
         self,
@@ -39,10 +55,15 @@ class Engine(Protocol):
         temperature: float,
         max_new_tokens: int,
         seed: int,
+        first: int = 0,
+        greedy: bool = False,
         stop: Callable[[int, str], bool] | None = None,
         advance: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """``samples`` independent draws for each prompt.
+        """Independent draws for each prompt: numbers ``first`` to ``first + samples - 1`` of its stream.
+
+        Draw j of a prompt depends on (seed, key, j) alone, so more draws can be added to earlier ones. With
+        ``greedy`` the most likely continuation, token by token, follows a prompt's draws as one completion more.
 
         ``stop(index, text)`` says whether a draw for ``prompts[index]`` may end with ``text``; ``advance(n)`` is
         told whenever ``n`` more prompts are finished.

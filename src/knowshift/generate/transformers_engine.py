@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from knowshift.errors import InputError
+from knowshift.generate.encode import encode
 from knowshift.generate.engine import Completion, Prompt
 from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
@@ -52,23 +53,34 @@ class TransformersEngine:
         temperature: float,
         max_new_tokens: int,
         seed: int,
+        first: int = 0,
+        greedy: bool = False,
         stop: Callable[[int, str], bool] | None = None,
         advance: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """Independent draws; see ``Engine.sample``. Draw j of a prompt depends on (seed, key, j) alone."""
+        """Independent draws; see ``Engine.sample``."""
         if samples < 1 or max_new_tokens < 1 or not temperature > 0:
             raise InputError("samples and max-new-tokens must be at least 1 and temperature above 0")
+        numbers = range(first, first + samples)
         keys = np.array(
-            [[derive(seed, prompt.key, draw) for draw in range(samples)] for prompt in prompts], np.uint64
+            [[derive(seed, prompt.key, number) for number in numbers] for prompt in prompts], np.uint64
         ).reshape(len(prompts), samples)
 
         def pick(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
-            owners = [index for index, row in enumerate(rows) for _ in row.draws]
-            drawn = np.concatenate([uniforms(keys[row.prompt, row.draws], step) for row in rows])
+            drawing = [[draw for draw in row.draws if draw < samples] for row in rows]
+            owners = [index for index, draws in enumerate(drawing) for _ in draws]
+            drawn = np.concatenate(
+                [uniforms(keys[row.prompt, draws], step) for row, draws in zip(rows, drawing, strict=True)]
+            )
             tokens = iter(_inverse_cdf(logits, temperature, owners, drawn))
-            return [[next(tokens) for _ in row.draws] for row in rows]
+            picked = [[next(tokens) for _ in draws] for draws in drawing]
+            if greedy:
+                best = [index for index, row in enumerate(rows) if samples in row.draws]
+                for index, token in zip(best, logits[best].argmax(-1).tolist(), strict=True):
+                    picked[index].append(token)
+            return picked
 
-        return self._decode([prompt.text for prompt in prompts], samples, max_new_tokens, pick, stop, advance)
+        return self._decode(encode(self.tokenizer, prompts), samples + greedy, max_new_tokens, pick, stop, advance)
 
     def greedy(
         self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
@@ -80,36 +92,34 @@ class TransformersEngine:
             _refuse_nan(best.values)
             return [[token] for token in best.indices.tolist()]
 
-        return [draws[0] for draws in self._decode(prompts, 1, max_new_tokens, pick, None, advance)]
+        encoded = encode(self.tokenizer, [Prompt(text, key="") for text in prompts])
+        return [draws[0] for draws in self._decode(encoded, 1, max_new_tokens, pick, None, advance)]
 
     def _decode(
         self,
-        texts: Sequence[str],
+        encoded: list[list[int]],
         samples: int,
         limit: int,
         pick: Callable[[torch.Tensor, list[_Row], int], list[list[int]]],
         stop: Callable[[int, str], bool] | None,
         advance: Callable[[int], None] | None,
     ) -> list[list[Completion]]:
-        results: list[list[Completion | None]] = [[None] * samples for _ in texts]
+        results: list[list[Completion | None]] = [[None] * samples for _ in encoded]
         with torch.inference_mode():
-            for members, ids in self._batches(texts, samples, limit):
+            for members, ids in self._batches(encoded, samples, limit):
                 self._decode_batch(members, ids, samples, limit, pick, stop, results)
                 if advance is not None:
                     advance(len(members))
         return [[draw for draw in draws if draw is not None] for draws in results]
 
-    def _batches(self, texts: Sequence[str], samples: int, limit: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def _batches(self, encoded: list[list[int]], samples: int, limit: int) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Prompts of equal token length, in the order given, as (indices, ids of shape (prompts, length))."""
-        encoded = [self.tokenizer(text).input_ids for text in texts]
         lengths: dict[int, list[int]] = {}
         for index, ids in enumerate(encoded):
-            if not ids:
-                raise InputError(f"a prompt that is no token at all: {texts[index]!r}")
             if self.context and len(ids) + limit > self.context:
                 raise InputError(
                     f"a prompt of {len(ids)} tokens and {limit} new ones pass the model's context of "
-                    f"{self.context}: {texts[index][:60]!r}..."
+                    f"{self.context}: {self.tokenizer.decode(ids[:20])!r}..."
                 )
             lengths.setdefault(len(ids), []).append(index)
         width = max(1, self.rows // samples)

@@ -1,0 +1,38 @@
+"""Prompts as token ids, alike for every engine. Knows tokenizers and chat templates, not models."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from knowshift.errors import InputError
+from knowshift.generate.engine import Prompt
+
+
+def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of each prompt, special tokens as the tokenizer or the chat template sets them.
+
+    Raises:
+        InputError: if a prompt is no token at all, or a chat is asked of a tokenizer without a chat template.
+    """
+    texts = [chat_text(tokenizer, prompt) for prompt in prompts]
+    encoded: list[list[int]] = [[] for _ in prompts]
+    for chat in (False, True):  # a chat template writes its special tokens out, so none may be added again
+        members = [index for index, prompt in enumerate(prompts) if (prompt.user is not None) == chat]
+        if members:
+            ids = tokenizer([texts[index] for index in members], add_special_tokens=not chat).input_ids
+            for index, own in zip(members, ids, strict=True):
+                encoded[index] = list(own)
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        if not ids:
+            raise InputError(f"a prompt that is no token at all: {prompt.text!r}")
+    return encoded
+
+
+def chat_text(tokenizer: Any, prompt: Prompt) -> str:
+    """The text the model continues: the prompt's own, or with ``user`` what the chat template makes of it."""
+    if prompt.user is None:
+        return prompt.text
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("--chat: the model's tokenizer has no chat template")
+    turn = [{"role": "user", "content": prompt.user}]
+    opened: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return opened + prompt.text
