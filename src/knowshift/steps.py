@@ -13,7 +13,7 @@ import polars as pl
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.sources import read_facts
-from knowshift.files import write_json, write_parquet
+from knowshift.files import check_writable, write_json, write_parquet
 from knowshift.generate import load_engine
 from knowshift.mastery.score import MasteryOptions, score
 from knowshift.mastery.select import read_mastery, select, write_training_set
@@ -38,9 +38,11 @@ def mastery(
     split: str | None = None,
     limit: int | None = None,
     keep_samples: bool = False,
+    store: Path | None = None,
 ) -> pl.DataFrame:
-    """``knowshift mastery``: score facts, write ``mastery.parquet``."""
+    """``knowshift mastery``: score facts, write ``mastery.parquet`` and ``metrics.json``."""
     facts = choose(read_facts(source, split=split), limit, options.seed)
+    check_writable(store or out)
     loaded, digest = load_engine(model, engine)
     resolved = {
         "model": model,
@@ -49,10 +51,11 @@ def mastery(
         "split": split,
         "limit": limit,
         "keep_samples": keep_samples,
+        "store": store or out / "store",
         **options.model_dump(),
     }
     with record(out, "mastery", resolved, seed=options.seed, models={"model": digest}):
-        return score(loaded, facts, out, options, model=digest, keep_samples=keep_samples)
+        return score(loaded, facts, out, options, model=digest, keep_samples=keep_samples, store=store)
 
 
 def select_set(run: Path, out: Path, *, level: int, size: int, seed: int = 0, split: str = "train") -> pl.DataFrame:

@@ -70,7 +70,13 @@ def test_the_chain_by_hand(base_folder: Path, facts: Path, tmp_path: Path, capsy
     mastery, tuned = tmp_path / "mastery", tmp_path / "tuned"
     quick = ["--templates", 3, "--samples", 2, "--max-new-tokens", 3, "--temperature", 1.0]
     assert run("mastery", base_folder, "--facts", facts, "--out", mastery, "--keep-samples", *quick) == 0
-    assert {path.name for path in mastery.iterdir()} == {"mastery.parquet", "samples.parquet", "run.json", "parts"}
+    assert {path.name for path in mastery.iterdir()} == {
+        "mastery.parquet",
+        "samples.parquet",
+        "metrics.json",
+        "run.json",
+        "store",
+    }
     table = pl.read_parquet(mastery / "mastery.parquet")
     assert table.height == 40
     level, size = table.filter(split="train", domain="id")["level"].value_counts(sort=True).row(0)

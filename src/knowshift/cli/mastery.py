@@ -22,6 +22,18 @@ def mastery(
     limit: Limit = None,
     split: Split = None,
     keep_samples: Annotated[bool, typer.Option("--keep-samples", help="Also write samples.parquet.")] = False,
+    case_sensitive: Annotated[
+        bool, typer.Option("--case-sensitive", help="An answer in other capitals does not count.")
+    ] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    slick: Annotated[bool, typer.Option(help="Also ask greedily, for the SliCK classes.")] = True,
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", metavar="DIR", help="Where draws are kept; runs may share it. (default OUT/store)"),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Continuations decoded together. (default fitted to memory)")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """How well does a model know each fact? Ask with many phrasings, many times, and count."""
@@ -35,9 +47,21 @@ def mastery(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         seed=seed,
+        case_sensitive=case_sensitive,
+        chat=chat,
+        slick=slick,
+        rows=rows,
     )
     table = steps.mastery(
-        model, facts, out, options, engine=engine.value, split=split, limit=limit, keep_samples=keep_samples
+        model,
+        facts,
+        out,
+        options,
+        engine=engine.value,
+        split=split,
+        limit=limit,
+        keep_samples=keep_samples,
+        store=store,
     )
     for level, count in count_levels(table).items():
         typer.echo(f"level {level}: {count} facts")

@@ -1,70 +1,32 @@
 """The mastery score: the share of sampled completions that contain an accepted answer (paper, section 2).
 
-R = hits / (templates x samples). Facts are scored in blocks; a finished block is a Parquet file named by a
-digest of everything that decides its content, so a killed run goes on where it was and a changed option never
-meets an old result.
+R = hits / (phrasings x draws). First every draw that the store lacks is made, then the tables are read out of the
+store: so they are the same whether the draws were made in one run, in several, or by a run that was killed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
-from pydantic import Field
 
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
-from knowshift.facts.matching import Matcher
-from knowshift.facts.templates import FORMS, templates_for
-from knowshift.files import digest_of, make_folder, write_parquet
-from knowshift.generate.engine import Completion, Engine, Prompt
-from knowshift.mastery.levels import level
-from knowshift.memory import return_freed_memory
+from knowshift.files import digest_of, make_folder, write_json, write_parquet
+from knowshift.generate.engine import Engine
+from knowshift.mastery.ask import MasteryOptions, ask
+from knowshift.mastery.draw import Tally, fill
+from knowshift.mastery.store import Store
+from knowshift.mastery.stream import write_stream
+from knowshift.mastery.tables import SAMPLES_SCHEMA, SCHEMA, draws_of, mastery_rows, sample_rows, summary
 from knowshift.progress import bar
-from knowshift.settings import Settings
 
-# Draws in one block: enough prompts of each length to fill a batch, few enough that a kill costs little.
-# It depends on the options alone, so what is decoded together does too.
-BLOCK_DRAWS = 6_000
+__all__ = ["SAMPLES_SCHEMA", "SCHEMA", "MasteryOptions", "score"]
 
-SCHEMA: dict[str, Any] = {
-    "id": pl.String,
-    "topic": pl.String,
-    "subject": pl.String,
-    "question": pl.String,
-    "answers": pl.List(pl.String),
-    "split": pl.String,
-    "domain": pl.String,
-    "hits": pl.Int32,
-    "trials": pl.Int32,
-    "mastery": pl.Float64,
-    "level": pl.Int8,
-    "template_hits": pl.List(pl.Int32),
-}
-SAMPLES_SCHEMA: dict[str, Any] = {
-    "id": pl.String,
-    "template": pl.Int32,
-    "sample": pl.Int32,
-    "text": pl.String,
-    "hit": pl.Boolean,
-    "tokens": pl.Int32,
-    "finish": pl.String,
-}
-
-
-class MasteryOptions(Settings):
-    """How facts are asked; the defaults are the paper's."""
-
-    templates: int = Field(default=FORMS, ge=1, le=FORMS, description="cloze templates asked for each fact")
-    samples: int = Field(default=10, ge=1, description="completions drawn for each template")
-    temperature: float = Field(default=0.7, gt=0, allow_inf_nan=False)
-    max_new_tokens: int = Field(default=32, ge=1)
-    seed: int = 0
-
-    @property
-    def trials(self) -> int:
-        """Completions drawn for each fact."""
-        return self.templates * self.samples
+# Draws whose rows are made at once.
+CHUNK_DRAWS = 50_000
 
 
 def score(
@@ -75,119 +37,108 @@ def score(
     *,
     model: str,
     keep_samples: bool = False,
+    store: Path | None = None,
 ) -> pl.DataFrame:
-    """Score ``facts`` and write ``mastery.parquet`` (with ``keep_samples`` also ``samples.parquet``) to ``out``.
+    """Score ``facts``; write ``mastery.parquet``, ``metrics.json`` and with ``keep_samples`` ``samples.parquet``.
+
+    Only draws that the store lacks are made. More facts, more templates or more samples than an earlier run had
+    cost what is new about them; a killed run goes on where it was and ends with the same bits.
 
     Args:
-        engine: the base model, answering.
+        engine: the base model, answering. Its ``rows`` are set to those the store was begun with.
         facts: what to ask; ids must be unique.
-        out: the run folder; finished blocks are kept in ``out/parts`` until the whole is written.
-        options: templates, samples, temperature, new tokens and seed.
-        model: digest of the model, part of each block's name.
-        keep_samples: keep every completion's text.
+        out: the run folder.
+        options: templates, samples, temperature, new tokens, seed and how to ask.
+        model: digest of the model, part of each draw's name in the store.
+        keep_samples: keep every completion's text. Draws whose text an earlier run did not keep are made again.
+        store: where draws are kept, ``out/store`` if not given; several runs may share one.
 
     Returns:
         One row a fact, in the order given: the columns of ``SCHEMA``.
+
+    Raises:
+        InputError: if there are no facts, an id stands twice, or a file in the store is damaged.
     """
+    _check(facts)
+    make_folder(out)
+    root = store or out / "store"
+    way = {
+        "model": model,
+        "tokenizer": _tokenizer_digest(engine),
+        "engine": type(engine).__name__,
+        "temperature": options.temperature,
+        "max_new_tokens": options.max_new_tokens,
+        "seed": options.seed,
+    }
+    opened = Store.open(root, way, fitted=engine.rows, rows=options.rows)
+    engine.rows = opened.rows
+    with bar("sampling prompts", len(facts) * options.templates) as advance:
+        tally = fill(opened, engine, facts, options, texts=keep_samples, advance=advance)
+    table = _write_tables(Store(opened.folder, opened.rows), facts, out, options, keep_samples)
+    write_json(out / "metrics.json", {**summary(table), "draws": _figures(tally, opened.rows)})
+    return table
+
+
+def _write_tables(
+    store: Store, facts: Sequence[Fact], out: Path, options: MasteryOptions, keep_samples: bool
+) -> pl.DataFrame:
+    """Read the tables out of the store, some facts at a time: a table of draws may be larger than memory."""
+    mastery: list[pl.DataFrame] = []
+
+    def chunks() -> Iterator[pl.DataFrame]:
+        size = max(1, CHUNK_DRAWS // options.trials)
+        for start in range(0, len(facts), size):
+            some = facts[start : start + size]
+            keys = np.concatenate([ask(fact, options).keys for fact in some])
+            records = store.read(keys, texts=keep_samples)
+            draws = draws_of(records, len(keys), options.samples, texts=keep_samples)
+            mastery.append(mastery_rows(some, records, draws, options))
+            if keep_samples:
+                yield sample_rows(some, draws, options.templates)
+
+    if keep_samples:
+        write_stream(out / "samples.parquet", chunks(), SAMPLES_SCHEMA)
+    else:
+        list(chunks())
+        (out / "samples.parquet").unlink(missing_ok=True)  # of an earlier run; it would not go with this table
+    table = pl.concat(mastery, rechunk=True)
+    write_parquet(out / "mastery.parquet", table)
+    return table
+
+
+def _check(facts: Sequence[Fact]) -> None:
     if not facts:
         raise InputError("there are no facts to score")
-    parts = make_folder(out / "parts")
-    size = max(1, BLOCK_DRAWS // options.trials)
-    blocks = [facts[start : start + size] for start in range(0, len(facts), size)]
-    names = [_block_name(block, options, model, keep_samples) for block in blocks]
-    finished = [(parts / f"{name}.parquet").exists() for name in names]
-    done = sum(len(block) for block, whole in zip(blocks, finished, strict=True) if whole)
-    with bar("sampling prompts", len(facts) * options.templates, done=done * options.templates) as advance:
-        for block, name, whole in zip(blocks, names, finished, strict=True):
-            if not whole:
-                _score_block(engine, block, options, parts, name, keep_samples, advance)
-                return_freed_memory()  # so that memory stays flat in the number of facts
-    table = _gather([parts / f"{name}.parquet" for name in names], out / "mastery.parquet")
-    if keep_samples:
-        _gather([parts / f"{name}.samples.parquet" for name in names], out / "samples.parquet")
-    return table
-
-
-def _score_block(
-    engine: Engine,
-    facts: Sequence[Fact],
-    options: MasteryOptions,
-    parts: Path,
-    name: str,
-    keep_samples: bool,
-    advance: Callable[[int], None],
-) -> None:
-    prompts = list(_prompts(facts, options))
-    owners = [index for index in range(len(facts)) for _ in range(options.templates)]
-    matchers = [Matcher(fact.answers) for fact in facts]
-    draws = engine.sample(
-        prompts,
-        samples=options.samples,
-        temperature=options.temperature,
-        max_new_tokens=options.max_new_tokens,
-        seed=options.seed,
-        stop=lambda prompt, text: matchers[owners[prompt]].contains(text),
-        advance=advance,
-    )
-    hits = [
-        [matchers[owner].contains(draw.text) for draw in completions]
-        for owner, completions in zip(owners, draws, strict=True)
-    ]
-    by_template = [sum(row) for row in hits]
-    rows = [
-        _row(fact, by_template[index * options.templates : (index + 1) * options.templates], options.trials)
-        for index, fact in enumerate(facts)
-    ]
-    if keep_samples:
-        samples = list(_sample_rows(facts, draws, hits, options.templates))
-        write_parquet(parts / f"{name}.samples.parquet", pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row"))
-    write_parquet(parts / f"{name}.parquet", pl.DataFrame(rows, schema=SCHEMA, orient="row"))
-
-
-def _prompts(facts: Sequence[Fact], options: MasteryOptions) -> Iterator[Prompt]:
+    seen: set[str] = set()
     for fact in facts:
-        for index, text in enumerate(templates_for(fact)[: options.templates]):
-            yield Prompt(text, key=f"{fact.id}\x1f{index}")
+        if fact.id in seen:
+            raise InputError(f"two facts have the id {fact.id!r}: draws are named by it, so each fact needs its own")
+        seen.add(fact.id)
 
 
-def _row(fact: Fact, template_hits: list[int], trials: int) -> tuple[Any, ...]:
-    hits = sum(template_hits)
-    return (
-        fact.id,
-        fact.topic,
-        fact.subject,
-        fact.question,
-        list(fact.answers),
-        fact.split,
-        fact.domain,
-        hits,
-        trials,
-        hits / trials,
-        level(hits, trials),
-        template_hits,
-    )
+def _tokenizer_digest(engine: Engine) -> str | None:
+    """Of all that turns texts into token ids and back: weights alone do not say what a model is told.
+
+    Settings of padding and truncation are left out, since every call changes them.
+    """
+    tokenizer: Any = getattr(engine, "tokenizer", None)
+    if tokenizer is None:
+        return None
+    if getattr(tokenizer, "is_fast", False):
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content = {name: part for name, part in content.items() if name not in ("padding", "truncation")}
+    else:
+        content = tokenizer.get_vocab()
+    return digest_of([content, tokenizer.chat_template, tokenizer.special_tokens_map])
 
 
-def _sample_rows(
-    facts: Sequence[Fact], draws: list[list[Completion]], hits: list[list[bool]], templates: int
-) -> Iterator[tuple[Any, ...]]:
-    for index, (completions, matched) in enumerate(zip(draws, hits, strict=True)):
-        fact = facts[index // templates]
-        for sample, (draw, hit) in enumerate(zip(completions, matched, strict=True)):
-            yield (fact.id, index % templates, sample, draw.text, hit, draw.tokens, draw.finish)
-
-
-def _block_name(facts: Sequence[Fact], options: MasteryOptions, model: str, keep_samples: bool) -> str:
-    content = [
-        model,
-        options.model_dump(),
-        keep_samples,
-        [[fact.to_json(), *templates_for(fact)] for fact in facts],
-    ]
-    return digest_of(content)
-
-
-def _gather(parts: Sequence[Path], out: Path) -> pl.DataFrame:
-    table = pl.concat([pl.read_parquet(part) for part in parts])
-    write_parquet(out, table)
-    return table
+def _figures(tally: Tally, rows: int) -> dict[str, Any]:
+    return {
+        "made": tally.made,
+        "from_store": tally.stored,
+        "greedy_made": tally.greedy,
+        "seconds": round(tally.seconds, 3),
+        "samples_per_second": round(tally.made / tally.seconds, 3) if tally.seconds else None,
+        "tokens": tally.tokens,
+        "rows": rows,
+    }

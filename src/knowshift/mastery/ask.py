@@ -1,0 +1,89 @@
+"""How a fact is asked: its prompts, what counts as right, and the name of each prompt in the store.
+
+Knows wording and matching; not who answers, and not what has been answered before.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from knowshift.facts.fact import Fact
+from knowshift.facts.matching import Matcher, accepted
+from knowshift.facts.templates import FORMS, templates_for, topics
+from knowshift.generate.engine import Prompt
+from knowshift.settings import Settings
+
+
+class MasteryOptions(Settings):
+    """How facts are asked; the defaults are the paper's."""
+
+    templates: int = Field(default=FORMS, ge=1, le=FORMS, description="phrasings asked for each fact")
+    samples: int = Field(default=10, ge=1, description="completions drawn for each phrasing")
+    temperature: float = Field(default=0.7, gt=0, allow_inf_nan=False)
+    max_new_tokens: int = Field(default=32, ge=1)
+    seed: int = 0
+    case_sensitive: bool = Field(default=False, description="an answer in other capitals does not count")
+    chat: bool = Field(default=False, description="ask through the model's chat template")
+    slick: bool = Field(default=True, description="also continue each phrasing greedily, for the SliCK classes")
+    rows: int | None = Field(default=None, ge=1, description="continuations decoded together; by default fitted")
+
+    @property
+    def trials(self) -> int:
+        """Completions drawn for each fact."""
+        return self.templates * self.samples
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One fact, ready to be asked.
+
+    Attributes:
+        prompts: one for each phrasing, in the order of the templates.
+        keys: (phrasings, 2) numbers of 64 bits: the name of each prompt in the store.
+        matcher: what counts as right.
+    """
+
+    prompts: list[Prompt]
+    keys: npt.NDArray[np.uint64]
+    matcher: Matcher
+
+
+def ask(fact: Fact, options: MasteryOptions) -> Asked:
+    """Put one fact into words."""
+    texts = templates_for(fact)[: options.templates]
+    prompts = [_prompt(fact, index, text, options.chat) for index, text in enumerate(texts)]
+    matcher = Matcher(fact.answers, case_sensitive=options.case_sensitive)
+    return Asked(prompts, prompt_keys(fact, prompts, options), matcher)
+
+
+def prompt_keys(fact: Fact, prompts: Sequence[Prompt], options: MasteryOptions) -> npt.NDArray[np.uint64]:
+    """128-bit digests of everything about a prompt that decides its draws and their verdicts.
+
+    The accepted names are part of it because a draw ends where they are found. How many draws are wanted is not:
+    more of them are added to those that are there.
+    """
+    common = hashlib.blake2b(_packed(accepted(fact.answers), options.case_sensitive), digest_size=16)
+    digests = []
+    for prompt in prompts:
+        own = common.copy()
+        own.update(_packed(prompt.key, prompt.text, prompt.user))
+        digests.append(own.digest())
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _prompt(fact: Fact, index: int, text: str, chat: bool) -> Prompt:
+    """With ``chat``, a cloze prefix opens the assistant's turn; any other phrasing is the user's message itself."""
+    key = f"{fact.id}\x1f{index}"
+    if not chat:
+        return Prompt(text, key)
+    cloze = fact.topic in topics() and bool(fact.subject)
+    return Prompt(text, key, user=fact.question) if cloze else Prompt("", key, user=text)
+
+
+def _packed(*values: object) -> bytes:
+    return json.dumps(values, ensure_ascii=False).encode("utf-8")

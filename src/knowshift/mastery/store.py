@@ -1,0 +1,189 @@
+"""What a model has said already: verdicts of numbered draws, kept so that nothing is drawn twice.
+
+A store is a folder with one folder in it for each way to sample (model, engine, temperature, length, seed);
+there, Parquet files hold one record for each prompt and span of its draws. A file is written whole and never
+changed, so a killed run leaves nothing half done and several processes may share a store. Knows keys, spans and
+verdicts; not facts, prompts or models.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from filelock import FileLock
+
+from knowshift.errors import InputError
+from knowshift.files import digest_of, make_folder, read_json, write_json, write_parquet
+
+# To be raised when a stored verdict comes to mean something else: old records are then passed over.
+FORMAT = 1
+
+RECORD: dict[str, Any] = {
+    "high": pl.UInt64,  # the key's two halves
+    "low": pl.UInt64,
+    "first": pl.Int32,  # number of the first draw of the span
+    "count": pl.Int32,
+    "hits": pl.List(pl.Boolean),  # one verdict a draw
+    "strict": pl.List(pl.Boolean),
+    "greedy": pl.Boolean,  # verdict on the greedy continuation, null where it was not asked for
+    "greedy_strict": pl.Boolean,
+    "kept": pl.Boolean,  # whether the next three are there
+    "texts": pl.List(pl.String),
+    "tokens": pl.List(pl.Int32),
+    "finish": pl.List(pl.String),
+}
+_TEXT_COLUMNS = ("texts", "tokens", "finish")
+
+
+class Span(NamedTuple):
+    """Draws that one prompt lacks: numbers ``first`` to ``first + samples - 1``, and whether the greedy one too."""
+
+    first: int
+    samples: int
+    greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Where each record is, sorted by key, then by first draw, then by place: 33 bytes a record."""
+
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+    first: npt.NDArray[np.int32]
+    count: npt.NDArray[np.int32]
+    greedy: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.uint32]
+    row: npt.NDArray[np.uint32]
+
+
+class Store:
+    """The records of one way to sample, as they were when it was opened.
+
+    Attributes:
+        folder: where they are.
+        rows: how many continuations are decoded together by whoever adds to them.
+    """
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder = folder
+        self.rows = rows
+        self._parts = sorted(folder.glob("*.parquet"))
+        self._index = _read_index(self._parts)
+
+    @classmethod
+    def open(cls, root: Path, way: Mapping[str, Any], *, fitted: int, rows: int | None = None) -> "Store":
+        """Open the part of the store ``root`` that belongs to one way to sample; begin it if there is none.
+
+        Args:
+            root: the store.
+            way: all that decides what a key's draws are.
+            fitted: rows to begin with. A store that exists goes on with those it was begun with, since what is
+                decoded together shows in the last bits: so an interrupted run ends as an undisturbed one would.
+            rows: rows asked for, from now on.
+
+        Raises:
+            InputError: if a file is damaged.
+        """
+        way = {"format": FORMAT, **way}
+        folder = make_folder(root / digest_of(way))
+        note = folder / "way.json"
+        with FileLock(folder / "lock"):
+            begun = read_json(note).get("rows") if note.exists() else None
+            chosen = rows or begun or fitted
+            if chosen != begun:
+                write_json(note, {**way, "rows": chosen})
+        return cls(folder, chosen)
+
+    def lacking(self, keys: npt.NDArray[np.uint64], samples: int, *, greedy: bool, texts: bool) -> list[Span | None]:
+        """What each prompt lacks of its first ``samples`` draws; None where it lacks nothing.
+
+        With ``texts`` only draws whose text was kept count: the others are drawn again.
+        """
+        index = self._index
+        covered = np.zeros(len(keys), np.int64)
+        known = np.zeros(len(keys), np.bool_)
+        for prompt, entry in self._entries(keys):
+            known[prompt] |= index.greedy[entry]
+            if index.first[entry] <= covered[prompt] and (index.kept[entry] or not texts):
+                covered[prompt] = max(covered[prompt], int(index.first[entry]) + int(index.count[entry]))
+        return [
+            _span(have, samples, greedy and not asked)
+            for have, asked in zip(covered.tolist(), known.tolist(), strict=True)
+        ]
+
+    def read(self, keys: npt.NDArray[np.uint64], *, texts: bool) -> pl.DataFrame:
+        """The records of ``keys``: columns ``prompt`` (its place in ``keys``) and ``RECORD`` without the key.
+
+        Sorted by prompt, first draw and place. Without ``texts`` the columns of the texts are left out.
+        """
+        index = self._index
+        found = list(self._entries(keys))
+        prompts = np.array([prompt for prompt, _ in found], np.int64)
+        entries = np.array([entry for _, entry in found], np.int64)
+        columns = [name for name in RECORD if name not in ("high", "low") and (texts or name not in _TEXT_COLUMNS)]
+        frames = [pl.DataFrame(schema={"place": pl.Int64} | {name: RECORD[name] for name in columns})]
+        for part in np.unique(index.part[entries]).tolist():
+            places = np.flatnonzero(index.part[entries] == part)
+            rows = _read(self._parts[part], columns)[index.row[entries[places]].tolist()]
+            frames.append(rows.insert_column(0, pl.Series("place", places, pl.Int64)))
+        together = pl.concat(frames).sort("place")
+        return together.select(pl.Series("prompt", prompts, pl.Int64), *columns)
+
+    def add(self, records: pl.DataFrame) -> None:
+        """Write records (columns ``RECORD``), whole or not at all. They are seen when the store is opened again."""
+        work = records.select("high", "low", "first", "count", "kept", pl.col("greedy").is_not_null()).rows()
+        write_parquet(self.folder / f"{digest_of(work)}.parquet", records)
+
+    def _entries(self, keys: npt.NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        """Pairs (place in ``keys``, place in the index), in the order of both."""
+        index = self._index
+        left = np.searchsorted(index.high, keys[:, 0], "left")
+        right = np.searchsorted(index.high, keys[:, 0], "right")
+        for prompt in np.flatnonzero(right > left).tolist():
+            for entry in range(int(left[prompt]), int(right[prompt])):
+                if index.low[entry] == keys[prompt, 1]:
+                    yield prompt, entry
+
+
+def _span(have: int, samples: int, greedy: bool) -> Span | None:
+    if have < samples:
+        return Span(have, samples - have, greedy)
+    # Engines draw at least once: where the greedy continuation alone is lacking, one more draw comes with it.
+    return Span(have, 1, greedy) if greedy else None
+
+
+def _read_index(parts: Sequence[Path]) -> _Index:
+    columns = ["high", "low", "first", "count", "greedy", "kept"]
+    frames = [pl.DataFrame(schema={name: RECORD[name] for name in columns}), *(_read(part, columns) for part in parts)]
+    heights = [frame.height for frame in frames[1:]]
+    table = pl.concat(frames)
+    del frames
+    high, low, first = (table[name].to_numpy() for name in columns[:3])
+    order = np.lexsort((first, low, high))  # stable: equal ones stay in the order of the files
+    return _Index(
+        high=high[order],
+        low=low[order],
+        first=first[order],
+        count=table["count"].to_numpy()[order],
+        greedy=table["greedy"].is_not_null().to_numpy()[order],
+        kept=table["kept"].to_numpy()[order],
+        part=np.repeat(np.arange(len(parts), dtype=np.uint32), heights)[order],
+        row=np.concatenate([np.zeros(0, np.uint32), *(np.arange(n, dtype=np.uint32) for n in heights)])[order],
+    )
+
+
+def _read(part: Path, columns: Sequence[str]) -> pl.DataFrame:
+    try:
+        if dict(pl.read_parquet_schema(part)) != RECORD:
+            raise InputError(f"{part}: not a file of this store: delete it or choose another --store")
+        return pl.read_parquet(part, columns=list(columns))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = (str(error).splitlines() or ["unreadable"])[0]
+        raise InputError(
+            f"{part}: a damaged file in the store ({reason}): delete it, and the same command draws again what it held"
+        ) from error
