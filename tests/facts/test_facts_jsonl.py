@@ -8,10 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knowshift.errors import InputError
+from knowshift.facts.columns import clean, says_nothing
 from knowshift.facts.fact import Fact, read_jsonl, write_jsonl
 from knowshift.facts.sources import read_facts
 
-words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).map(str.strip).filter(bool)
+words = (
+    st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1)
+    .map(lambda text: clean(text, "here", "question"))
+    .filter(lambda text: not says_nothing(text))
+)
 
 
 def file(tmp_path: Path, *lines: str | bytes) -> Path:
@@ -58,7 +63,7 @@ def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
         ('{"question": "q", "answers": [1]}', r':2: "answers" must be'),
         ('{"question": 3, "answer": "a"}', r':2: "question" must be text, found int'),
         ('{"question": "q", "answer": "a", "domain": "far"}', r':2: "domain" must be'),
-        (GOOD, r":2: the id .* stands on line 1 already"),
+        (GOOD, r":2: no id, and the same question is asked on line 1 already"),
         (b'{"question": "\xff", "answer": "a"}', r":2: not valid UTF-8"),
         ("[" * 100_000, r":2: not valid JSON"),
     ],

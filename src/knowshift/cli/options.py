@@ -100,13 +100,17 @@ class Engine(StrEnum):
     transformers = "transformers"
 
 
+FACTS = "world, entityquestions[:PATH], hf:NAME, or a JSONL, CSV, TSV, JSON or Parquet file."
 Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub id, adapter or smollm2.")]
 Base = Annotated[str, typer.Argument(metavar="BASE", show_default=False, help="The model before fine-tuning.")]
 Tuned = Annotated[str, typer.Argument(metavar="TUNED", show_default=False, help="The model after fine-tuning.")]
-Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help="world, or a JSONL file.")]
+Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
 Split = Annotated[str | None, typer.Option("--split", metavar="S", help="Only facts of this split.")]
+DropOverlaps = Annotated[
+    bool, typer.Option("--drop-overlaps", help="Leave out of train what test asks too; said on stderr either way.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only N facts, drawn at random.")]
 MasteryRun = Annotated[
     Path | None, typer.Option("--mastery", metavar="DIR", help="A mastery run: figures by level need it.")

@@ -1,4 +1,4 @@
-"""A fact: a question with the answers that count as right, and where it belongs."""
+"""A fact: a question with the answers that count as right, and where it belongs; and facts as JSONL."""
 
 import hashlib
 import json
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from knowshift.errors import InputError
+from knowshift.facts.columns import DOMAINS, fields
 from knowshift.files import atomic_file
 
-DOMAINS = ("id", "ood")
+__all__ = ["DOMAINS", "Fact", "build", "decode", "read_jsonl", "read_rows", "write_jsonl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,37 @@ class Fact:
 def read_jsonl(path: Path) -> list[Fact]:
     """Read facts from a JSONL file: ``question`` and ``answers`` (or ``answer``) required, the rest optional.
 
+    Other column names are understood too (``columns.py``).
+
     Raises:
-        InputError: naming file and line if a line is malformed or an id stands twice.
+        InputError: naming file and line if a line is malformed, or a fact stands twice.
+    """
+    return build(str(path), ((f":{number}", row) for number, row in read_rows(path)))
+
+
+def build(source: str, rows: Iterable[tuple[str, dict[str, Any]]]) -> list[Fact]:
+    """Facts from rows that come with their place in ``source`` (``:12``, ``[3]``).
+
+    A row without an id gets one from its topic, question and split. Two rows with one id are refused: which of
+    them holds, and whether their answers belong together, is for the owner of the data to say.
+
+    Raises:
+        InputError: naming the place of a malformed row, both places of a fact that stands twice, or no facts.
     """
     facts: list[Fact] = []
-    seen: dict[str, int] = {}
-    for number, row in read_rows(path):
-        fact = _fact(row, f"{path}:{number}")
+    seen: dict[str, str] = {}
+    for where, row in rows:
+        values = fields(row, f"{source}{where}")
+        given = values["id"]
+        fact = Fact(**values | {"id": given or _content_id(values)})
         if fact.id in seen:
-            raise InputError(f"{path}:{number}: the id {fact.id!r} stands on line {seen[fact.id]} already")
-        seen[fact.id] = number
+            earlier = _spoken(seen[fact.id])
+            said = f"the id {fact.id!r} stands on" if given else "no id, and the same question is asked on"
+            raise InputError(f"{source}{where}: {said} {earlier} already; each fact needs an id of its own")
+        seen[fact.id] = where
         facts.append(fact)
     if not facts:
-        raise InputError(f"{path}: no facts in this file")
+        raise InputError(f"{source}: no facts in this file")
     return facts
 
 
@@ -64,15 +83,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with path.open("rb") as handle:
             for number, raw in enumerate(handle, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}:{number}: not valid UTF-8 at byte {error.start}") from error
+                line = decode(raw, f"{path}:{number}", start=number == 1).strip()
                 if not line:
                     continue
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(f"{path}:{number}: not valid JSON: {error}") from error
                 if not isinstance(row, dict):
                     raise InputError(f"{path}:{number}: a JSON object is expected, found {type(row).__name__}")
@@ -83,54 +99,32 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def decode(raw: bytes, place: str, *, start: bool) -> str:
+    """UTF-8 as text; ``start`` says that this is how the file begins, where a byte order mark may stand.
+
+    Raises:
+        InputError: naming ``place`` if it is not UTF-8.
+    """
+    if start and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{place}: this file is UTF-16; save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig" if start else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not valid UTF-8 at byte {error.start}") from error
+
+
 def write_jsonl(path: Path, lines: Iterable[str]) -> None:
     """Write ready JSON lines, whole or not at all."""
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as handle:
         handle.writelines(line + "\n" for line in lines)
 
 
-def _fact(row: dict[str, Any], place: str) -> Fact:
-    question = _text(row, "question", place)
-    if not question:
-        raise InputError(f'{place}: "question" is missing or empty')
-    answers = _answers(row, place)
-    topic = _text(row, "topic", place)
-    domain = _text(row, "domain", place) or "id"
-    if domain not in DOMAINS:
-        raise InputError(f'{place}: "domain" must be "id" or "ood", found {domain!r}')
-    return Fact(
-        id=_text(row, "id", place) or _content_id(topic, question),
-        question=question,
-        answers=answers,
-        topic=topic,
-        subject=_text(row, "subject", place),
-        split=_text(row, "split", place),
-        domain=domain,
-    )
+def _content_id(values: dict[str, Any]) -> str:
+    """An id that does not depend on where the row stands; the split is part of it only where there is one."""
+    parts = [values["topic"], values["question"], values["split"]]
+    content = "\n".join(parts if values["split"] else parts[:2])
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def _text(row: dict[str, Any], key: str, place: str) -> str:
-    value = row.get(key)
-    if value is None:
-        return ""
-    if isinstance(value, int) and key == "id" and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise InputError(f'{place}: "{key}" must be text, found {type(value).__name__}')
-    return value.strip()
-
-
-def _answers(row: dict[str, Any], place: str) -> tuple[str, ...]:
-    value = row.get("answers", row.get("answer"))
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f'{place}: "answers" must be a list of texts (or "answer" one text)')
-    answers = tuple(dict.fromkeys(item.strip() for item in value if item.strip()))
-    if not answers:
-        raise InputError(f'{place}: "answers" holds no answer')
-    return answers
-
-
-def _content_id(topic: str, question: str) -> str:
-    return hashlib.blake2b(f"{topic}\n{question}".encode(), digest_size=8).hexdigest()
+def _spoken(where: str) -> str:
+    return f"line {where[1:]}" if where.startswith(":") else f"row {where[1:-1]}"
