@@ -12,12 +12,20 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
-ARCHITECTURES = ("llama", "llama-untied", "gpt2", "qwen2", "gemma3")
+ARCHITECTURES = ("llama", "llama-untied", "gpt2", "qwen2", "gemma3", "mistral")
+# More that only the engines are tried on: fused projections, norms after the layers.
+FURTHER = ("phi3", "olmo2")
 
 CORPUS = [
     "The capital of France is Paris. The capital of Japan is Tokyo. The river runs to the sea.",
@@ -42,7 +50,7 @@ def tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
 
 
 def model(architecture: str = "llama", *, seed: int = 0, hidden: int = 32, layers: int = 2, vocabulary: int = 400):
-    """A randomly initialised model of ``architecture`` (one of ``ARCHITECTURES``)."""
+    """A randomly initialised model of ``architecture`` (one of ``ARCHITECTURES`` or ``FURTHER``)."""
     torch.manual_seed(seed)
     common = {
         "vocab_size": vocabulary,
@@ -76,6 +84,12 @@ def model(architecture: str = "llama", *, seed: int = 0, hidden: int = 32, layer
         return Qwen2ForCausalLM(Qwen2Config(**common, tie_word_embeddings=True)).eval()
     if architecture == "gemma3":
         return Gemma3ForCausalLM(Gemma3TextConfig(**common, head_dim=8, sliding_window=16)).eval()
+    if architecture == "mistral":
+        return MistralForCausalLM(MistralConfig(**common, head_dim=8, sliding_window=16)).eval()
+    if architecture == "phi3":
+        return Phi3ForCausalLM(Phi3Config(**common)).eval()
+    if architecture == "olmo2":
+        return Olmo2ForCausalLM(Olmo2Config(**common)).eval()
     raise ValueError(architecture)
 
 
