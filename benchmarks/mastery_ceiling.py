@@ -100,7 +100,7 @@ class Rate:
     def __init__(self, model: Any) -> None:
         self._weights = _weights(model)
 
-    def measure(self, rows: int, passes: int = 3) -> float:
+    def measure(self, rows: int, passes: int = 20) -> float:
         """Operations a second, the median of ``passes`` through all weights."""
         inputs = {width: torch.randn(rows, width).to(self._weights[0]) for width in {w.shape[1] for w in self._weights}}
         flop = 2.0 * rows * sum(weight.numel() for weight in self._weights)

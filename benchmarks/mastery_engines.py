@@ -210,6 +210,7 @@ class Vllm:
         assert self._process.stdin is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
         reply = self._reply()
+        self._wait_until_idle()
         texts = [[text for text, _ in draws] for draws in reply["draws"]]
         # The pipe is ours, not vLLM's: its time is what vLLM took itself, and the tokenization.
         return Answered(own + reply["seconds"], texts, [[ids for _, ids in draws] for draws in reply["draws"]])
@@ -225,6 +226,16 @@ class Vllm:
             if int(fields[3]) == self._process.pid:  # the session it leads
                 ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _wait_until_idle(self, longest: float = 20.0) -> None:
+        """Its processes look for work in a busy loop for some seconds after an answer; nobody is timed meanwhile."""
+        until, before = time.monotonic() + longest, self.busy_seconds()
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            now = self.busy_seconds()
+            if now - before < 0.03:
+                return
+            before = now
 
     def _reply(self, log: Path | None = None) -> dict[str, Any]:
         assert self._process.stdout is not None

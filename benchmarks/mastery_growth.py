@@ -23,9 +23,9 @@ def measure(out: Path, sizes: list[int], samples: int, tokens: int, hidden: int)
     facts = [_fact(number) for number in range(max(sizes))]
     model = _model(out / "model", hidden, [fact["question"] for fact in facts[:2000]])
     found = []
-    for size in (1, *sizes):
+    for size in (0, 1, *sizes):  # 0: once untimed, for what is compiled or read for the first time
         source, run = out / f"{size}.jsonl", out / f"run-{size}"
-        source.write_text("".join(json.dumps(fact) + "\n" for fact in facts[:size]), "utf-8")
+        source.write_text("".join(json.dumps(fact) + "\n" for fact in facts[: size or 1]), "utf-8")
         shutil.rmtree(run, ignore_errors=True)
         options = ["--samples", str(samples), "--max-new-tokens", str(tokens)]
         command = [sys.executable, "-m", "knowshift", "mastery", str(model), "--facts", str(source), "--out", str(run)]
@@ -36,6 +36,8 @@ def measure(out: Path, sizes: list[int], samples: int, tokens: int, hidden: int)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise SystemExit(f"{size} facts: knowshift mastery ended with status {process.returncode}")
+        if not size:
+            continue
         found.append({"facts": size, "seconds": seconds, "peak_mb": usage.ru_maxrss / 1024})
         print(f"{size} facts: {seconds:.1f} s, {usage.ru_maxrss / 1024:.0f} MB", flush=True)
         write_json(out / "growth.json", {"samples": samples, "tokens": tokens, "hidden": hidden, "sizes": found})
