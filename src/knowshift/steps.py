@@ -4,7 +4,7 @@ The command line and the demo both call these, so a figure has one way to come a
 file joins them: names become checkpoints, sources become facts, results become files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +39,11 @@ def mastery(
     limit: int | None = None,
     keep_samples: bool = False,
     store: Path | None = None,
+    drop_overlaps: bool = False,
+    notice: Callable[[str], None] | None = None,
 ) -> pl.DataFrame:
     """``knowshift mastery``: score facts, write ``mastery.parquet`` and ``metrics.json``."""
-    facts = choose(read_facts(source, split=split), limit, options.seed)
+    facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, options.seed)
     check_writable(store or out)
     loaded, digest = load_engine(model, engine)
     resolved = {
@@ -49,6 +51,7 @@ def mastery(
         "facts": source,
         "engine": engine,
         "split": split,
+        "drop_overlaps": drop_overlaps,
         "limit": limit,
         "keep_samples": keep_samples,
         "store": store or out / "store",
@@ -82,13 +85,15 @@ def evaluate(
     max_new_tokens: int = 16,
     split: str | None = None,
     limit: int | None = None,
+    drop_overlaps: bool = False,
+    notice: Callable[[str], None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """``knowshift eval``: ask greedily, write ``answers.parquet`` and ``metrics.json``."""
     from knowshift.measure.accuracy import evaluate as ask
     from knowshift.measure.accuracy import summarise
 
-    facts = choose(read_facts(source, split=split), limit, seed)
+    facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
     levels = read_levels(mastery_run, facts)
     shots = draw_shots(source, facts, seed) if form == "few-shot" else []
     engine, digest = load_engine(model)
@@ -99,6 +104,7 @@ def evaluate(
         "form": form,
         "max_new_tokens": max_new_tokens,
         "split": split,
+        "drop_overlaps": drop_overlaps,
         "limit": limit,
         "shots": [shot.id for shot in shots],
     }
@@ -121,12 +127,14 @@ def drift(
     mastery_run: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
+    drop_overlaps: bool = False,
+    notice: Callable[[str], None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """``knowshift drift``: how far the next-token distributions moved; ``drift.parquet``, ``metrics.json``."""
     from knowshift.measure.drift import drift as measure
 
-    facts = choose(read_facts(source, split=split), limit, seed)
+    facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
     levels = read_levels(mastery_run, facts)
     templates = best_templates(mastery_run)
     base_path, tuned_path, models = resolve_pair(base, tuned)
@@ -138,6 +146,7 @@ def drift(
         "dtype": dtype,
         "mastery": mastery_run,
         "split": split,
+        "drop_overlaps": drop_overlaps,
         "limit": limit,
     }
     with record(out, "drift", options, seed=seed, models=models):
@@ -247,9 +256,9 @@ def choose(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:
 
 
 def draw_shots(source: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
-    """Solved examples for few-shot prompts: from the train split, never one that is asked."""
-    asked = {fact.id for fact in facts}
-    pool = [fact for fact in read_facts(source) if fact.split == "train" and fact.id not in asked]
+    """Solved examples for few-shot prompts: from the train split, never a question that is asked."""
+    asked = {(fact.topic, fact.question) for fact in facts}
+    pool = [fact for fact in read_facts(source) if fact.split == "train" and (fact.topic, fact.question) not in asked]
     if len(pool) < SHOTS:
         raise InputError(f"{source}: few-shot prompts take {SHOTS} facts of split 'train', found {len(pool)}")
     return sorted(pool, key=lambda fact: derive(seed, "shots", fact.id))[:SHOTS]

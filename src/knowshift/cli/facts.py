@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import FACTS, DropOverlaps, Split
+from knowshift.cli.options import FACTS, DropOverlaps, Split, tell
 
 facts_app = typer.Typer(no_args_is_help=True, help="The fact sets that knowshift knows, and facts of your own.")
 app.add_typer(facts_app, name="facts")
@@ -70,5 +70,4 @@ def facts_export(
     facts = read_facts(name, split=split, drop_overlaps=drop_overlaps, notice=notes.append)
     write_jsonl(out, (fact.to_json() for fact in facts))
     typer.echo(f"{out}: {len(facts)} facts")
-    for note in notes:
-        typer.echo(note, err=True)
+    tell(notes)

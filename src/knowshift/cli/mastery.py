@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import Engine, Facts, Limit, Model, Out, Seed, Split
+from knowshift.cli.options import DropOverlaps, Engine, Facts, Limit, Model, Out, Seed, Split, tell
 
 
 @app.command()
@@ -21,6 +21,7 @@ def mastery(
     engine: Annotated[Engine, typer.Option(help="What runs the model.")] = Engine.transformers,
     limit: Limit = None,
     split: Split = None,
+    drop_overlaps: DropOverlaps = False,
     keep_samples: Annotated[bool, typer.Option("--keep-samples", help="Also write samples.parquet.")] = False,
     case_sensitive: Annotated[
         bool, typer.Option("--case-sensitive", help="An answer in other capitals does not count.")
@@ -52,6 +53,7 @@ def mastery(
         slick=slick,
         rows=rows,
     )
+    notes: list[str] = []
     table = steps.mastery(
         model,
         facts,
@@ -62,9 +64,12 @@ def mastery(
         limit=limit,
         keep_samples=keep_samples,
         store=store,
+        drop_overlaps=drop_overlaps,
+        notice=notes.append,
     )
     for level, count in count_levels(table).items():
         typer.echo(f"level {level}: {count} facts")
+    tell(notes)
 
 
 @app.command()

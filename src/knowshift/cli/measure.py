@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import Base, Dtype, Facts, Form, Limit, MasteryRun, Mode, Model, Out, Seed, Split, Tuned
+from knowshift.cli.options import (
+    Base,
+    DropOverlaps,
+    Dtype,
+    Facts,
+    Form,
+    Limit,
+    MasteryRun,
+    Mode,
+    Model,
+    Out,
+    Seed,
+    Split,
+    Tuned,
+    tell,
+)
 
 
 @app.command()
@@ -17,12 +32,14 @@ def eval(
     form: Annotated[Form, typer.Option(help="How the question is put.")] = Form.trained,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 16,
     split: Split = None,
+    drop_overlaps: DropOverlaps = False,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
     """Closed-book accuracy, greedy, by level and domain, with 95 % intervals."""
     from knowshift import steps, summaries
 
+    notes: list[str] = []
     metrics = steps.evaluate(
         model,
         facts,
@@ -32,9 +49,12 @@ def eval(
         max_new_tokens=max_new_tokens,
         split=split,
         limit=limit,
+        drop_overlaps=drop_overlaps,
+        notice=notes.append,
         seed=seed,
     )
     typer.echo(summaries.accuracy(metrics))
+    tell(notes)
 
 
 @app.command()
@@ -47,12 +67,14 @@ def drift(
     dtype: Annotated[Dtype, typer.Option(help="Number type; float32 resolves drifts below 0.01 nats.")] = Dtype.auto,
     mastery: MasteryRun = None,
     split: Split = None,
+    drop_overlaps: DropOverlaps = False,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
     """How far did the next-token distributions move? KL between tuned and base."""
     from knowshift import steps, summaries
 
+    notes: list[str] = []
     metrics = steps.drift(
         base,
         tuned,
@@ -63,6 +85,9 @@ def drift(
         mastery_run=mastery,
         split=split,
         limit=limit,
+        drop_overlaps=drop_overlaps,
+        notice=notes.append,
         seed=seed,
     )
     typer.echo(summaries.drift(metrics))
+    tell(notes)

@@ -1,5 +1,6 @@
 """The options that commands share: their names, choices and help, each in one place."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -126,3 +127,12 @@ Fractions = Annotated[
     list[str],
     typer.Option("--fraction", metavar="X", show_default=False, help="Share to restore, 0 to 1; may be repeated."),
 ]
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Say on standard error what a user should know and a script that reads the output should not meet.
+
+    For after the work: what fails says one line, and no other.
+    """
+    for note in notes:
+        typer.echo(note, err=True)
