@@ -1,0 +1,103 @@
+"""Keys and values of many continuations, each in its own slot of buffers that are made once.
+
+transformers' own cache joins a new tensor at every step and copies every row whenever one is added or dropped. Here
+a step writes its one new position in place, and only rows that really change place are copied. Prompts of different
+lengths end at the same position, so that all rows write to one column; what lies before a shorter prompt is masked.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+class SlotLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values: buffers of shape (slots, heads, positions, head size), filled from the left."""
+
+    def __init__(self, slots: int, positions: int, filled: int, *, sliding: bool) -> None:
+        super().__init__()
+        self.is_sliding = sliding
+        self.slots, self.positions, self.length = slots, positions, filled
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def fill(self, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put what was computed for some prompts into the slots from ``start`` on, ending at the filled length."""
+        if self._buffers is None:
+            self._buffers = (self._buffer(keys), self._buffer(values))
+            self.is_initialized = True
+        rows = slice(start, start + keys.shape[0])
+        for buffer, states in zip(self._buffers, (keys, values), strict=True):
+            first = self.length - states.shape[2]
+            buffer[rows, :, :first] = 0  # masked, but whatever lay here must not be infinite
+            buffer[rows, :, first : self.length] = states
+
+    def _buffer(self, states: torch.Tensor) -> torch.Tensor:
+        _, heads, _, size = states.shape
+        return torch.empty(self.slots, heads, self.positions, size, dtype=states.dtype, device=states.device)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new position of every row; the states of all positions."""
+        assert self._buffers is not None
+        rows, start, stop = key_states.shape[0], self.length, self.length + key_states.shape[2]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:rows, :, start:stop] = states
+        self.length = stop
+        self.keys, self.values = (buffer[:rows, :, :stop] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Positions filled so far."""
+        return self.length
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy slots ``sources`` to slots ``targets``, all read before any is written."""
+        for buffer in self._buffers or ():
+            buffer[targets, :, : self.length] = buffer[sources, :, : self.length]
+
+
+class Slots:
+    """The cache of one batch, and how its rows come and go."""
+
+    def __init__(self, groups: Sequence[Any], slots: int, filled: int, positions: int) -> None:
+        """Join the caches of prompts that were read group by group, in the order of their slots."""
+        self.cache = groups[0]
+        if not can_be_slots(self.cache, filled):
+            assert len(groups) == 1
+            return
+        self.cache = DynamicCache()
+        self.cache.layers = [
+            SlotLayer(slots, positions, filled, sliding=layer.is_sliding) for layer in groups[0].layers
+        ]
+        start = 0
+        for group in groups:
+            rows = 0
+            for target, layer in zip(self.cache.layers, group.layers, strict=True):
+                if layer.is_initialized:  # a layer that shares another's states has none
+                    target.fill(start, layer.keys, layer.values)
+                    rows = layer.keys.shape[0]
+            start += rows
+
+    def select(self, parents: Sequence[int], device: torch.device) -> None:
+        """Let row i go on from what was row ``parents[i]``; rows beyond are dropped."""
+        layers = self.cache.layers
+        if layers and isinstance(layers[0], SlotLayer):
+            moved = [row for row, parent in enumerate(parents) if parent != row]
+            if moved:
+                targets = torch.tensor(moved, device=device)
+                sources = torch.tensor([parents[row] for row in moved], device=device)
+                for layer in layers:
+                    layer.move(sources, targets)
+        else:
+            self.cache.batch_select_indices(torch.tensor(parents, device=device))
+
+
+def can_be_slots(cache: Any, positions: int) -> bool:
+    """Whether every layer of a cache keeps plain keys and values of all ``positions``."""
+    return all(
+        type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and positions < layer.sliding_window)
+        for layer in getattr(cache, "layers", ())
+    )
