@@ -1,8 +1,8 @@
 """How a fact is put into words, 21 times.
 
-A topic of the embedded fact set has 21 cloze prefixes that a base model completes with the answer, as in the
-paper (section 3: N_map = 21); any other fact is asked by 21 built-in ways to put its question. Knows wording
-only: not who answers, and not what counts as right.
+A topic of the fact sets that knowshift knows has 21 cloze prefixes that a base model completes with the answer, as
+in the paper (section 3: N_map = 21), in a table beside its fact set; any other fact is asked by 21 built-in ways to
+put its question. Knows wording only: not who answers, and not what counts as right.
 """
 
 import tomllib
@@ -60,10 +60,19 @@ class Topic:
     cloze: tuple[str, ...]
 
 
+# Each fact set's table of topics, by the name that ``--facts`` knows the set by.
+_TABLES = {"world": "world/topics.toml", "entityquestions": "entityquestions_topics.toml"}
+
+
 @cache
-def topics() -> dict[str, Topic]:
-    """Every topic that has templates of its own, by name."""
-    text = resources.files("knowshift.facts").joinpath("world/topics.toml").read_text("utf-8")
+def topics(fact_set: str | None = None) -> dict[str, Topic]:
+    """Every topic that has templates of its own, by name; with ``fact_set``, those of that set alone.
+
+    Tables are read when first asked for. No name stands in two of them.
+    """
+    if fact_set is None:
+        return {name: topic for known in _TABLES for name, topic in topics(known).items()}
+    text = resources.files("knowshift.facts").joinpath(_TABLES[fact_set]).read_text("utf-8")
     return {
         name: Topic(name, table["domain"], table["title"], table["question"], tuple(table["cloze"]))
         for name, table in tomllib.loads(text).items()
