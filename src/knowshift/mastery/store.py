@@ -93,7 +93,7 @@ class Store:
         folder = make_folder(root / digest_of(way))
         note = folder / "way.json"
         with FileLock(folder / "lock"):
-            begun = read_json(note).get("rows") if note.exists() else None
+            begun = _rows_begun_with(note)
             chosen = rows or begun or fitted
             if chosen != begun:
                 write_json(note, {**way, "rows": chosen})
@@ -150,6 +150,16 @@ class Store:
                     yield prompt, entry
 
 
+def _rows_begun_with(note: Path) -> int | None:
+    if not note.exists():
+        return None
+    content = read_json(note)
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, int) or rows < 1:
+        raise InputError(f'{note}: a damaged file in the store: no "rows" of at least 1: delete it')
+    return rows
+
+
 def _span(have: int, samples: int, greedy: bool) -> Span | None:
     if have < samples:
         return Span(have, samples - have, greedy)
@@ -159,7 +169,11 @@ def _span(have: int, samples: int, greedy: bool) -> Span | None:
 
 def _read_index(parts: Sequence[Path]) -> _Index:
     columns = ["high", "low", "first", "count", "greedy", "kept"]
-    frames = [pl.DataFrame(schema={name: RECORD[name] for name in columns}), *(_read(part, columns) for part in parts)]
+    frames = [pl.DataFrame(schema={name: RECORD[name] for name in columns})]
+    for part in parts:
+        frames.append(_read(part, columns))
+        if frames[-1].schema != frames[0].schema:
+            raise InputError(f"{part}: not a file of this store: delete it or choose another --store")
     heights = [frame.height for frame in frames[1:]]
     table = pl.concat(frames)
     del frames
@@ -179,8 +193,6 @@ def _read_index(parts: Sequence[Path]) -> _Index:
 
 def _read(part: Path, columns: Sequence[str]) -> pl.DataFrame:
     try:
-        if dict(pl.read_parquet_schema(part)) != RECORD:
-            raise InputError(f"{part}: not a file of this store: delete it or choose another --store")
         return pl.read_parquet(part, columns=list(columns))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = (str(error).splitlines() or ["unreadable"])[0]
