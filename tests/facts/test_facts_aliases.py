@@ -25,7 +25,8 @@ transatlantic trouble tuesday vigilant virginia
 """
 BYSTANDERS = re.findall(r"\w+", _TEXT)
 
-# Hidden in words that no question with their answer brings up: Mulholland, Ottorino, Braintree, transatlantic, Miescher.
+# Hidden in words that no question with their answer brings up: Mulholland, Ottorino, Braintree, transatlantic,
+# Miescher.
 HIDDEN_ON_PURPOSE = {"Holland", "Torino", "Aintree", "Atlantic", "Escher"}
 
 
