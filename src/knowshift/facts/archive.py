@@ -6,7 +6,9 @@ the place of a file is refused, and sizes are bounded, so that neither a hostile
 
 import gzip
 import io
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,6 +19,10 @@ from knowshift.errors import InputError
 
 MEMBER_LIMIT = 64 << 20
 ARCHIVE_LIMIT = 1 << 30
+_TOO_MUCH = f"unpacks to more than {ARCHIVE_LIMIT >> 20} MiB; this is not the data set"
+
+# What a damaged archive makes the standard library raise, beside the errors of its own kind.
+DAMAGE = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, struct.error)
 
 # The name under which a member is wanted, or None.
 Wanted = Callable[[PurePosixPath], str | None]
@@ -34,7 +40,11 @@ def read_members(path: Path, wanted: Wanted) -> dict[str, bytes]:
             name for two files that differ.
     """
     found: dict[str, tuple[str, bytes]] = {}
+    total = 0
     for member, content in _files(path, wanted):
+        total += len(content)
+        if total > ARCHIVE_LIMIT:
+            raise InputError(f"{path}: {_TOO_MUCH}")
         name = wanted(PurePosixPath(member))
         if name is None:
             continue
@@ -90,7 +100,7 @@ def _tar(path: Path, wanted: Wanted, *, packed: bool) -> Iterator[tuple[str, byt
                     yield member, content.read()
             while bounded.read(1 << 20):  # to the end, where gzip keeps its checksum
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, *DAMAGE) as error:
         if member == "the beginning" and not packed:
             raise InputError(f"{path}: neither a folder nor a .tar.gz, .tar or .zip archive") from error
         raise InputError(f"{path}: damaged at or after {member}: {error}") from error
@@ -110,7 +120,7 @@ def _zip(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                 _check_size(path, member, info.file_size)
                 with archive.open(info) as content:
                     yield member, content.read(MEMBER_LIMIT + 1)
-    except (zipfile.BadZipFile, EOFError, zlib.error, OSError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, *DAMAGE) as error:
         raise InputError(f"{path}: damaged or not readable at {member}: {error}") from error
 
 
@@ -134,5 +144,5 @@ class _Bounded(io.RawIOBase):
         data = self._stream.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
-            raise InputError(f"{self._path}: unpacks to more than {ARCHIVE_LIMIT >> 20} MiB; this is not the data set")
+            raise InputError(f"{self._path}: {_TOO_MUCH}")
         return data

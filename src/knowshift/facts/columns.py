@@ -41,9 +41,12 @@ def fields(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         InputError: naming ``place`` and column if something is missing, of the wrong kind, or no usable text.
     """
-    columns = {name.strip().casefold(): value for name, value in row.items() if isinstance(name, str)}
+    columns = {name.strip().casefold(): value for name, value in row.items()}
     if len(columns) < len(row):
-        raise InputError(f"{place}: two columns of the same name here: {', '.join(map(str, row))}")
+        names = [name.strip().casefold() for name in row]
+        twice = sorted(name for name in KNOWN if names.count(name) > 1)
+        if twice:
+            raise InputError(f'{place}: the column "{twice[0]}" is here twice: {_listed(row)}')
     domain = _text(columns, DOMAIN, place) or "id"
     if domain not in DOMAINS:
         raise InputError(f'{place}: "domain" must be "id" or "ood", found {domain!r}')
@@ -172,4 +175,4 @@ def _short(value: object) -> str:
 
 
 def _listed(row: Mapping[str, Any]) -> str:
-    return ", ".join(str(name)[:40] for name in list(row)[:12]) or "nothing"
+    return ", ".join(map(_short, list(row)[:12])) or "nothing"

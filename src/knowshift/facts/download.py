@@ -47,8 +47,7 @@ def download(url: str, partial: Path, *, label: str, pause: float = 0.5) -> None
         Unreachable: if the server cannot be reached, does not have the file, or breaks off again and again.
         InputError: if ``url`` is no web address, or the file cannot be written.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise InputError(f"{url}: an http or https address is expected")
+    _check_address(url)
     make_folder(partial.parent)
     failures = 0
     while True:
@@ -56,7 +55,7 @@ def download(url: str, partial: Path, *, label: str, pause: float = 0.5) -> None
         try:
             _attempt(url, partial, label)
             return
-        except http.client.InvalidURL as error:
+        except (ValueError, OverflowError) as error:  # of a name or port that no address can have, or letters
             raise InputError(f"{url}: not a web address: {error}") from error
         except urllib.error.HTTPError as error:
             reason, final = f"the server answers {error.code} {error.reason}", error.code not in PASSING
@@ -84,6 +83,15 @@ def check_sha256(path: Path, expected: str) -> None:
         raise InputError(f"SHA-256 is {found}, {expected} was asked for; the file is not used")
 
 
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url}: not a web address: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{url}: an http or https address is expected")
+
+
 def _attempt(url: str, partial: Path, label: str) -> None:
     """One request; returns when ``partial`` is whole, raises OSError if the connection ends early."""
     have, version = _size(partial), _version(partial, url)
@@ -107,6 +115,7 @@ def _attempt(url: str, partial: Path, label: str) -> None:
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdecimal() else None
         if start == 0:
+            forget(partial)  # first, so that no note ever speaks of the bytes of another version
             _remember(partial, url, response.headers)
         if total is not None:
             _check_room(partial, total - start)

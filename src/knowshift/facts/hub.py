@@ -28,7 +28,7 @@ def read_hub(spec: str) -> list[Fact]:
 
 def _parse(spec: str) -> tuple[str, str | None, str | None]:
     """A folder may hold ``@`` and ``:`` in its path, so only what comes after the last ``/`` is taken apart."""
-    folder, slash, last = spec.rpartition("/")
+    folder, slash, last = spec.rstrip("/").rpartition("/")
     rest, _, split = last.partition("@")
     base, _, config = rest.partition(":")
     if not base:

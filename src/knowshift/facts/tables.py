@@ -104,7 +104,7 @@ def _parquet(path: Path) -> Rows:
         with path.open("rb") as handle:
             names = [name for name in pl.read_parquet_schema(handle) if name.strip().casefold() in KNOWN]
             table = pl.read_parquet(handle, columns=names) if names else pl.DataFrame()
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
     if not names:
         raise InputError(f"{path}: no column of facts here (question, answers, ...)")
