@@ -37,8 +37,9 @@ def command(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 def processes() -> multiprocessing.context.ForkServerContext:
     """Real processes, forked from one that has imported everything, so that they start at once."""
     context = multiprocessing.get_context("forkserver")
+    loaded = ("steps", "cli", "models.load", "generate.transformers_engine")
     context.set_forkserver_preload(
-        ["knowshift.cli", "knowshift.steps", "knowshift.generate.transformers_engine", "transformers.models.llama"]
+        [*(f"knowshift.{name}" for name in loaded), "transformers.models.llama.modeling_llama"]
     )
     return context
 
