@@ -55,7 +55,7 @@ def download(url: str, partial: Path, *, label: str, pause: float = 0.5) -> None
         try:
             _attempt(url, partial, label)
             return
-        except (ValueError, OverflowError) as error:  # of a name or port that no address can have, or letters
+        except (http.client.InvalidURL, ValueError) as error:  # a letter or a name that no address has
             raise InputError(f"{url}: not a web address: {error}") from error
         except urllib.error.HTTPError as error:
             reason, final = f"the server answers {error.code} {error.reason}", error.code not in PASSING
@@ -86,9 +86,10 @@ def check_sha256(path: Path, expected: str) -> None:
 def _check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a wrong port raises
     except ValueError as error:
         raise InputError(f"{url}: not a web address: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not known:
         raise InputError(f"{url}: an http or https address is expected")
 
 

@@ -68,7 +68,7 @@ def fetch(name: str, out: Path | None = None, *, url: str | None = None, sha256:
     """
     if name != "entityquestions":
         raise InputError(f"{name}: nothing of that name can be fetched (entityquestions)")
-    return fetch_entityquestions(out, url=url or URL, sha256=sha256)
+    return fetch_entityquestions(out, url=URL if url is None else url, sha256=sha256)
 
 
 def fetch_entityquestions(out: Path | None = None, *, url: str = URL, sha256: str | None = None) -> Fetched:
