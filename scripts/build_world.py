@@ -70,7 +70,7 @@ def build() -> list[Fact]:
     for row in rows:
         by_topic[row.topic].append(row)
     facts = []
-    for name, topic in topics().items():
+    for name, topic in topics("world").items():
         kept = unambiguous(by_topic.pop(name), set(corrections["skip_answers"].get(name, ())))
         facts += [fact for row in kept if (fact := make(row, topic, groups)) is not None]
     if by_topic:
@@ -163,7 +163,7 @@ def alias_groups() -> dict[str, tuple[str, ...]]:
 
 def describe(facts: list[Fact]) -> None:
     """Print what came out, topic by topic."""
-    for name in topics():
+    for name in topics("world"):
         members = [fact for fact in facts if fact.topic == name]
         splits = Counter(fact.split for fact in members)
         answer, count = Counter(fact.answers[0] for fact in members).most_common(1)[0]

@@ -20,8 +20,8 @@ _TEXT = """
 accelerate adoption aliasing annapolis argentina bangladesh bradford braintree cambodia canonical challenge clayton
 colorado cypress denominator education enterprise factory figueiredo founder geneticist girish greenland heiress
 hollywood homeland hopeless indianapolis klagenfurt manufacturing miranda nicaragua nikolaevich nokia oxford pineapple
-plainfield popular period prevalent renowned romania seton slovakia solihull stanford steinbrunner together tomato
-transatlantic trouble tuesday vigilant virginia
+plainfield popular period prevalent renowned romania seton siamese slovakia solihull stanford steinbrunner together
+tomato transatlantic trouble tuesday vigilant virginia
 """
 BYSTANDERS = re.findall(r"\w+", _TEXT)
 

@@ -15,7 +15,7 @@ from knowshift.facts.templates import templates_for, topics
 FOLDER = Path(str(resources.files("knowshift.facts")))
 FACTS = read_jsonl(FOLDER / "world/facts.jsonl")
 GROUPS = tomllib.loads((FOLDER / "aliases.toml").read_text("utf-8"))["groups"]
-LOCATION = [name for name, topic in topics().items() if topic.domain == "id"]
+LOCATION = [name for name, topic in topics("world").items() if topic.domain == "id"]
 
 
 def plain(text: str) -> str:
@@ -26,11 +26,11 @@ def plain(text: str) -> str:
 
 def test_size_and_topics() -> None:
     assert len(FACTS) >= 3000
-    assert len(topics()) >= 14
+    assert len(topics("world")) >= 14
     assert len(LOCATION) >= 7
-    assert len(topics()) - len(LOCATION) >= 7
+    assert len(topics("world")) - len(LOCATION) >= 7
     sizes = Counter(fact.topic for fact in FACTS)
-    assert set(sizes) == set(topics())
+    assert set(sizes) == set(topics("world"))
     assert min(sizes.values()) >= 60
 
 
@@ -40,7 +40,7 @@ def test_splits_hold_enough() -> None:
     assert sizes["id", "validation"] >= 350
     assert min(sizes["id", "test"], sizes["ood", "test"]) >= 400
     assert {split for _, split in sizes} == {"train", "validation", "test"}
-    for topic in topics():
+    for topic in topics("world"):
         assert {fact.split for fact in FACTS if fact.topic == topic} == {"train", "validation", "test"}
 
 
@@ -55,7 +55,7 @@ def test_a_subject_is_in_one_split_of_the_whole_set() -> None:
 def test_lines_are_complete_and_sorted() -> None:
     assert [(f.topic, f.id) for f in FACTS] == sorted((f.topic, f.id) for f in FACTS)
     for fact in FACTS:
-        topic = topics()[fact.topic]
+        topic = topics("world")[fact.topic]
         assert fact.id.startswith(f"{fact.topic}:")
         assert fact.domain == topic.domain
         assert fact.question == topic.question.replace("{subject}", fact.subject)
@@ -79,13 +79,13 @@ def test_answers_are_long_enough_to_be_no_accident() -> None:
         assert len(set(fact.answers)) == len(fact.answers)
 
 
-@pytest.mark.parametrize("topic", sorted(topics()))
+@pytest.mark.parametrize("topic", sorted(topics("world")))
 def test_no_answer_of_a_topic_matches_where_another_is_meant(topic: str) -> None:
     first = {plain(fact.answers[0]) for fact in FACTS if fact.topic == topic}
     assert [(a, b) for a in first for b in first if a != b and a in b] == []
 
 
-@pytest.mark.parametrize("topic", sorted(topics()))
+@pytest.mark.parametrize("topic", sorted(topics("world")))
 def test_no_answer_holds_a_topic(topic: str) -> None:
     answers = Counter(fact.answers[0] for fact in FACTS if fact.topic == topic)
     assert answers.most_common(1)[0][1] <= 0.30 * answers.total()
