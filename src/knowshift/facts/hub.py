@@ -23,7 +23,7 @@ def read_hub(spec: str) -> list[Fact]:
     """
     name, config, split = _parse(spec)
     splits = _load(name, config, split)
-    return build(f"hf:{spec}", _rows(splits))
+    return build(f"hf:{spec}", _rows(f"hf:{spec}", splits))
 
 
 def _parse(spec: str) -> tuple[str, str | None, str | None]:
@@ -69,9 +69,11 @@ def _load(name: str, config: str | None, split: str | None) -> dict[str, Any]:
     return {split: splits[split]}
 
 
-def _rows(splits: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(source: str, splits: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for split, table in splits.items():
         names = [name for name in table.column_names if name.strip().casefold() in KNOWN]
+        if not names:
+            raise InputError(f"{source}: no column of facts here (question, answers, ...)")
         own = {} if any(name.strip().casefold() == "split" for name in names) else {"split": split}
         for index, row in enumerate(table.select_columns(names)):
             where = f"[{split}, {index}]" if split else f"[{index}]"
