@@ -21,12 +21,13 @@ from knowshift.mastery.draw import Tally, fill
 from knowshift.mastery.store import Store
 from knowshift.mastery.stream import write_stream
 from knowshift.mastery.tables import SAMPLES_SCHEMA, SCHEMA, draws_of, mastery_rows, sample_rows, summary
+from knowshift.memory import return_freed_memory
 from knowshift.progress import bar
 
 __all__ = ["SAMPLES_SCHEMA", "SCHEMA", "MasteryOptions", "score"]
 
 # Draws whose rows are made at once.
-CHUNK_DRAWS = 50_000
+CHUNK_DRAWS = 10_000
 
 
 def score(
@@ -74,8 +75,11 @@ def score(
     engine.rows = opened.rows
     with bar("sampling prompts", len(facts) * options.templates) as advance:
         tally = fill(opened, engine, facts, options, texts=keep_samples, advance=advance)
-    table = _write_tables(Store(opened.folder, opened.rows), facts, out, options, keep_samples)
-    write_json(out / "metrics.json", {**summary(table), "draws": _figures(tally, opened.rows)})
+    folder, rows = opened.folder, opened.rows
+    del opened  # one index at a time
+    return_freed_memory()
+    table = _write_tables(Store(folder, rows), facts, out, options, keep_samples)
+    write_json(out / "metrics.json", {**summary(table), "draws": _figures(tally, rows)})
     return table
 
 

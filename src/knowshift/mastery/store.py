@@ -7,7 +7,6 @@ verdicts; not facts, prompts or models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,14 +46,13 @@ class Span(NamedTuple):
     greedy: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
+class _Index(NamedTuple):
     """Where each record is, sorted by key, then by first draw, then by place: 33 bytes a record."""
 
     high: npt.NDArray[np.uint64]
     low: npt.NDArray[np.uint64]
     first: npt.NDArray[np.int32]
-    count: npt.NDArray[np.int32]
+    draws: npt.NDArray[np.int32]
     greedy: npt.NDArray[np.bool_]
     kept: npt.NDArray[np.bool_]
     part: npt.NDArray[np.uint32]
@@ -110,7 +108,7 @@ class Store:
         for prompt, entry in self._entries(keys):
             known[prompt] |= index.greedy[entry]
             if index.first[entry] <= covered[prompt] and (index.kept[entry] or not texts):
-                covered[prompt] = max(covered[prompt], int(index.first[entry]) + int(index.count[entry]))
+                covered[prompt] = max(covered[prompt], int(index.first[entry]) + int(index.draws[entry]))
         return [
             _span(have, samples, greedy and not asked)
             for have, asked in zip(covered.tolist(), known.tolist(), strict=True)
@@ -169,25 +167,30 @@ def _span(have: int, samples: int, greedy: bool) -> Span | None:
 
 def _read_index(parts: Sequence[Path]) -> _Index:
     columns = ["high", "low", "first", "count", "greedy", "kept"]
-    frames = [pl.DataFrame(schema={name: RECORD[name] for name in columns})]
-    for part in parts:
-        frames.append(_read(part, columns))
-        if frames[-1].schema != frames[0].schema:
+    pieces = [_index_of(pl.DataFrame(schema={name: RECORD[name] for name in columns}), 0)]
+    for number, part in enumerate(parts):
+        frame = _read(part, columns)
+        if any(frame.schema[name] != RECORD[name] for name in columns):
             raise InputError(f"{part}: not a file of this store: delete it or choose another --store")
-    heights = [frame.height for frame in frames[1:]]
-    table = pl.concat(frames)
-    del frames
-    high, low, first = (table[name].to_numpy() for name in columns[:3])
+        pieces.append(_index_of(frame, number))
+    together = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    del pieces
+    high, low, first = together[:3]
     order = np.lexsort((first, low, high))  # stable: equal ones stay in the order of the files
+    return _Index(*(column[order] for column in together))
+
+
+def _index_of(frame: pl.DataFrame, part: int) -> _Index:
+    """One file's share of the index, as arrays of their own: the frame's memory can go."""
     return _Index(
-        high=high[order],
-        low=low[order],
-        first=first[order],
-        count=table["count"].to_numpy()[order],
-        greedy=table["greedy"].is_not_null().to_numpy()[order],
-        kept=table["kept"].to_numpy()[order],
-        part=np.repeat(np.arange(len(parts), dtype=np.uint32), heights)[order],
-        row=np.concatenate([np.zeros(0, np.uint32), *(np.arange(n, dtype=np.uint32) for n in heights)])[order],
+        high=frame["high"].to_numpy().copy(),
+        low=frame["low"].to_numpy().copy(),
+        first=frame["first"].to_numpy().copy(),
+        draws=frame["count"].to_numpy().copy(),
+        greedy=frame["greedy"].is_not_null().to_numpy(),
+        kept=frame["kept"].to_numpy(),
+        part=np.full(frame.height, part, np.uint32),
+        row=np.arange(frame.height, dtype=np.uint32),
     )
 
 

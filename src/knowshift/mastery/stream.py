@@ -9,7 +9,7 @@ from polars.io.plugins import register_io_source
 
 from knowshift.files import atomic_file
 
-ROW_GROUP = 1 << 16
+ROW_GROUP = 1 << 14
 
 
 def write_stream(path: Path, frames: Iterator[pl.DataFrame], schema: dict[str, Any]) -> None:
