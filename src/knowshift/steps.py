@@ -16,11 +16,12 @@ from knowshift.facts.sources import read_facts
 from knowshift.files import check_writable, write_json, write_parquet
 from knowshift.generate import load_engine
 from knowshift.mastery.score import MasteryOptions, score
-from knowshift.mastery.select import read_mastery, select, write_training_set
+from knowshift.mastery.select import check_choice, read_mastery, select, write_training_set
 from knowshift.runs import record
 from knowshift.seeds import derive
 
 if TYPE_CHECKING:
+    from knowshift.mastery.until import Outcome
     from knowshift.train.options import TrainOptions
     from knowshift.weights.diff import Diff
     from knowshift.weights.scores import Arithmetic, Of, Order, Rank
@@ -61,11 +62,60 @@ def mastery(
         return score(loaded, facts, out, options, model=digest, keep_samples=keep_samples, store=store)
 
 
-def select_set(run: Path, out: Path, *, level: int, size: int, seed: int = 0, split: str = "train") -> pl.DataFrame:
-    """``knowshift select``: write an SFT set of one level."""
-    chosen = select(read_mastery(run), level=level, size=size, seed=seed, split=split)
+def select_set(
+    run: Path, out: Path, *, level: int, size: int, seed: int = 0, split: str = "train", domain: str = "id"
+) -> pl.DataFrame:
+    """``knowshift select --size``: write an SFT set of one level."""
+    chosen = select(read_mastery(run), level=level, size=size, seed=seed, split=split, domain=domain)
     write_training_set(chosen, out)
     return chosen
+
+
+def select_until(
+    run: Path,
+    out: Path,
+    *,
+    level: int,
+    until: int,
+    model: str | None = None,
+    source: str | None = None,
+    seed: int = 0,
+    split: str = "train",
+    domain: str = "id",
+    notice: Callable[[str], None] | None = None,
+    **given: Any,
+) -> "tuple[pl.DataFrame, Outcome]":
+    """``knowshift select --until``: score facts until enough of a level are found, write an SFT set of them.
+
+    ``given`` holds settings of ``mastery``; what is None or absent is as in the run that ``run`` holds already.
+    """
+    from knowshift.mastery.ground import settle
+    from knowshift.mastery.until import candidates, check_enough, find, outcome
+
+    check_choice(level, domain)
+    ground = settle(run, {"model": model, "facts": source, **given}, seed=seed)
+    facts = read_facts(ground.source, drop_overlaps=ground.drop_overlaps, notice=notice)
+    pool = candidates(facts, split=split, domain=domain)
+    check_enough(pool, until, ground.source, split=split, domain=domain)
+    before = ground.before(facts)
+    for place in (run, ground.store, out.parent):
+        check_writable(place)
+    loaded, digest = load_engine(ground.model, ground.engine)
+    ground.check_model(digest)
+    resolved = {**ground.resolved(), "split": split, "domain": domain, "level": level, "until": until}
+    with record(run, "select", resolved, seed=ground.options.seed, models={"model": digest}) as entry:
+
+        def ask(some: Sequence[Fact]) -> pl.DataFrame:
+            keep = ground.keep_samples
+            return score(loaded, some, run, ground.options, model=digest, keep_samples=keep, store=ground.store)
+
+        table, search = find(ask, pool, level=level, wanted=until, seed=seed, before=before)
+        found = outcome(search)
+        entry |= {"select_seed": seed, "search": found.as_json(), "continues": ground.continues}
+    found.check(level, split, domain, run)
+    chosen = select(table, level=level, size=until, seed=seed, split=split, domain=domain)
+    write_training_set(chosen, out)
+    return chosen, found
 
 
 def train(options: "TrainOptions") -> Path:

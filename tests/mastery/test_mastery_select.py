@@ -65,6 +65,13 @@ def test_only_the_wanted_level_split_and_domain() -> None:
         select(mastery, level=5, size=1)
     with pytest.raises(InputError, match="--size"):
         select(mastery, level=1, size=0)
+    with pytest.raises(InputError, match="--domain"):
+        select(mastery, level=1, size=1, domain="wide")
+
+
+def test_the_other_domain() -> None:
+    mastery = pl.concat([table({"a": 5}), table({"b": 4}).with_columns(domain=pl.lit("ood"))])
+    assert set(select(mastery, level=1, size=4, domain="ood")["topic"]) == {"b"}
 
 
 def test_a_table_without_splits_is_used_whole() -> None:
@@ -79,6 +86,30 @@ def test_lines_that_trl_loads(tmp_path: Path) -> None:
     assert lines[0]["prompt"].startswith("<|question|>What of ")
     assert lines[0]["prompt"].endswith("<|answer|>")
     assert lines[0]["completion"] == "first"
+
+
+def test_trl_prepares_the_file_as_it_is(base_folder: Path, tmp_path: Path) -> None:
+    """Loaded as TRL's users load it: question and markers as the prompt, out of the loss; answer and end in it."""
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    file = tmp_path / "train.jsonl"
+    chosen = select(table({"a": 4, "b": 4}), level=1, size=5)
+    write_training_set(chosen, file)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    trainer = SFTTrainer(
+        AutoModelForCausalLM.from_pretrained(base_folder, dtype="float32"),
+        args=SFTConfig(str(tmp_path / "trl"), report_to="none", use_cpu=True, bf16=False),
+        train_dataset=load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")),
+        processing_class=tokenizer,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(5)])
+    for row, ids, labels in zip(chosen.iter_rows(named=True), batch["input_ids"], batch["labels"], strict=True):
+        learned = labels[labels != -100].tolist()
+        assert tokenizer.decode(learned) == "first" + tokenizer.eos_token
+        asked = ids[: int((labels != -100).int().argmax())].tolist()
+        assert tokenizer.decode(asked) == f"<|question|>{row['question']}<|answer|>"
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """What does the base model know, and what should I train on?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from knowshift.cli.app import app
 from knowshift.cli.options import DropOverlaps, Engine, Facts, Limit, Model, Out, Seed, Split, tell
+from knowshift.errors import InputError
+
+PANEL = "How facts are asked with --until (default as in DIR, else as in mastery)"
+FROM_RUN = "Needed if DIR holds no run yet."
 
 
 @app.command()
@@ -76,13 +80,87 @@ def mastery(
 def select(
     run: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="A mastery run.")],
     level: Annotated[int, typer.Option(help="Mastery level, 0 to 4.", show_default=False)],
-    size: Annotated[int, typer.Option(help="How many facts.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="train.jsonl", show_default=False)],
-    split: Annotated[str, typer.Option(help="The split to choose from.")] = "train",
+    size: Annotated[
+        int | None, typer.Option(metavar="N", help="How many facts, of those scored.", show_default=False)
+    ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Score facts until N are found; DIR is gone on with, or begun.", min=1),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="S", help="The split to choose from.")] = "train",
+    domain: Annotated[str, typer.Option(metavar="id|ood", help="The domain to choose from.")] = "id",
     seed: Seed = 0,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help=FROM_RUN, rich_help_panel=PANEL)] = None,
+    facts: Annotated[str | None, typer.Option("--facts", metavar="F", help=FROM_RUN, rich_help_panel=PANEL)] = None,
+    templates: Annotated[
+        int | None, typer.Option(min=1, max=21, help="Phrasings asked for each fact.", rich_help_panel=PANEL)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Completions drawn for each phrasing.", rich_help_panel=PANEL)
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", rich_help_panel=PANEL)] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest completion.", rich_help_panel=PANEL)
+    ] = None,
+    engine: Annotated[Engine | None, typer.Option(help="What runs the model.", rich_help_panel=PANEL)] = None,
+    drop_overlaps: Annotated[
+        bool | None,
+        typer.Option("--drop-overlaps", help="Leave out of train what test asks too.", rich_help_panel=PANEL),
+    ] = None,
+    case_sensitive: Annotated[
+        bool | None,
+        typer.Option("--case-sensitive", help="An answer in other capitals does not count.", rich_help_panel=PANEL),
+    ] = None,
+    chat: Annotated[
+        bool | None, typer.Option("--chat", help="Ask through the model's chat template.", rich_help_panel=PANEL)
+    ] = None,
+    slick: Annotated[bool | None, typer.Option(help="Also ask greedily.", rich_help_panel=PANEL)] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Where draws are kept.", rich_help_panel=PANEL)
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Continuations decoded together.", rich_help_panel=PANEL)
+    ] = None,
 ) -> None:
-    """An SFT set of one mastery level: topics balanced, smaller sets part of larger ones."""
+    """An SFT set of one mastery level: topics balanced, smaller sets part of larger ones.
+
+    With --until facts are scored only until enough of the level are found; the set is the one that scoring all of
+    them would give. Settings of mastery are those of the run in DIR, where it holds one.
+    """
     from knowshift import steps
 
-    chosen = steps.select_set(run, out, level=level, size=size, seed=seed, split=split)
+    asked: dict[str, Any] = {
+        "model": model,
+        "facts": facts,
+        "templates": templates,
+        "samples": samples,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "engine": engine and engine.value,
+        "drop_overlaps": drop_overlaps,
+        "case_sensitive": case_sensitive,
+        "chat": chat,
+        "slick": slick,
+        "store": store,
+        "rows": rows,
+    }
+    notes: list[str] = []
+    if until is None:
+        idle = next((name for name, value in asked.items() if value is not None), None)
+        if idle:
+            raise InputError(f"--{idle.replace('_', '-')} has no effect without --until")
+        if size is None:
+            raise InputError("give --size N (of the facts scored) or --until N (score until so many are found)")
+        chosen = steps.select_set(run, out, level=level, size=size, seed=seed, split=split, domain=domain)
+    elif size is not None:
+        raise InputError("--size and --until exclude each other")
+    else:
+        asked["source"] = asked.pop("facts")
+        chosen, found = steps.select_until(
+            run, out, level=level, until=until, seed=seed, split=split, domain=domain, notice=notes.append, **asked
+        )
+        for line in found.lines(level):
+            typer.echo(line)
     typer.echo(f"{out}: {chosen.height} facts of level {level} over {chosen['topic'].n_unique()} topics")
+    tell(notes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from knowshift.errors import InputError
-from knowshift.facts.fact import write_jsonl
+from knowshift.facts.fact import DOMAINS, write_jsonl
 from knowshift.facts.prompts import qa_prompt
 from knowshift.mastery.levels import LEVELS
 from knowshift.seeds import derive
@@ -18,7 +18,8 @@ def select(
     """Choose ``size`` facts of one level for training.
 
     Topics take turns, so their counts differ by one at most until a topic runs out; within a topic the order is
-    random under ``seed``. A smaller set is the beginning of a larger one (paper, section 3).
+    random under ``seed``. A smaller set is the beginning of a larger one (paper, section 3). ``until.find`` scores
+    no more facts than this choice needs.
 
     Args:
         mastery: the table ``score`` wrote.
@@ -31,8 +32,7 @@ def select(
     Raises:
         InputError: if the level holds fewer facts.
     """
-    if level not in LEVELS:
-        raise InputError(f"--level must be 0 to 4, not {level}")
+    check_choice(level, domain)
     if size < 1:
         raise InputError(f"--size must be at least 1, not {size}")
     pool = mastery.filter((pl.col("level") == level) & (pl.col("domain") == domain))
@@ -45,10 +45,32 @@ def select(
             f"fewer than --size {size} (by level {counts})"
         )
     order = pool.with_columns(
-        draw=pl.Series([derive(seed, "select", fact) for fact in pool["id"]], dtype=pl.UInt64),
-        turn_of=pl.Series([derive(seed, "select topic", topic) for topic in pool["topic"]], dtype=pl.UInt64),
+        draw=pl.Series([fact_rank(seed, fact) for fact in pool["id"]], dtype=pl.UInt64),
+        turn_of=pl.Series([topic_rank(seed, topic) for topic in pool["topic"]], dtype=pl.UInt64),
     ).with_columns(turn=pl.col("draw").rank("ordinal").over("topic"))
     return order.sort("turn", "turn_of", "id").head(size).select(mastery.columns)
+
+
+def check_choice(level: int, domain: str) -> None:
+    """Refuse a level or domain that there is not.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    if level not in LEVELS:
+        raise InputError(f"--level must be 0 to 4, not {level}")
+    if domain not in DOMAINS:
+        raise InputError(f"--domain must be {' or '.join(DOMAINS)}, not {domain!r}")
+
+
+def fact_rank(seed: int, fact: str) -> int:
+    """Where a fact stands within its topic: the least comes first."""
+    return derive(seed, "select", fact)
+
+
+def topic_rank(seed: int, topic: str) -> int:
+    """Where a topic stands in each round of turns."""
+    return derive(seed, "select topic", topic)
 
 
 def level_counts(mastery: pl.DataFrame, split: str, domain: str) -> dict[int, int]:
@@ -63,7 +85,13 @@ def count_levels(mastery: pl.DataFrame) -> dict[int, int]:
 
 
 def write_training_set(chosen: pl.DataFrame, path: Path) -> None:
-    """Write JSONL that TRL loads as it is: ``prompt``, ``completion``, and where the line comes from."""
+    """Write JSONL that TRL loads as it is: ``prompt``, ``completion``, and where the line comes from.
+
+    Others are told the names of the two columns. LLaMA-Factory, in ``dataset_info.json``: ``"columns": {"prompt":
+    "prompt", "response": "completion"}``, with ``template: empty``. Axolotl, as the data set's ``type``:
+    ``field_instruction: prompt``, ``field_output: completion``, ``format`` and ``no_input_format``:
+    ``"{instruction}"``. The prompt ends where the answer begins, so nothing may be put between them.
+    """
     write_jsonl(
         path,
         (
