@@ -321,6 +321,8 @@ def test_refusals(
     (tmp_path / "eval/run.json").write_text('{"command": "eval", "options": {}, "models": {}}')
     assert "not the record of a mastery run" in refused(capsys, "select", tmp_path / "eval", *to, "--until", 2)
     assert not (tmp_path / "train.jsonl").exists()
+    with pytest.raises(TypeError, match="sampels"):
+        steps.select_until(scored, tmp_path / "train.jsonl", level=1, until=2, sampels=3)
     with pytest.raises(InputError, match="--until must be at least 1"):
         steps.select_until(scored, tmp_path / "train.jsonl", level=1, until=0)
 

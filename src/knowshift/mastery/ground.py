@@ -15,6 +15,7 @@ from knowshift.mastery.ask import MasteryOptions
 from knowshift.mastery.select import read_mastery
 
 _COMMANDS = ("mastery", "select")
+_SETTINGS = ("model", "facts", "engine", "store", "drop_overlaps", *MasteryOptions.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def settle(run: Path, given: Mapping[str, Any], *, seed: int) -> Ground:
     """
     if run.exists() and not run.is_dir():
         raise InputError(f"{run}: --until goes on with a mastery run's folder, and this is a file")
+    if unknown := given.keys() - set(_SETTINGS):
+        raise TypeError(f"no settings of mastery: {', '.join(sorted(unknown))}")
     given = {name: value for name, value in given.items() if value is not None}
     record = _record(run)
     known = dict(record["options"]) if record else {}
