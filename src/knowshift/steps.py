@@ -36,6 +36,7 @@ def mastery(
     options: MasteryOptions,
     *,
     engine: str = "transformers",
+    tensor_parallel: int = 1,
     split: str | None = None,
     limit: int | None = None,
     keep_samples: bool = False,
@@ -46,11 +47,12 @@ def mastery(
     """``knowshift mastery``: score facts, write ``mastery.parquet`` and ``metrics.json``."""
     facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, options.seed)
     check_writable(store or out)
-    loaded, digest = load_engine(model, engine)
+    loaded, digest = load_engine(model, engine, tensor_parallel=tensor_parallel)
     resolved = {
         "model": model,
         "facts": source,
         "engine": engine,
+        "tensor_parallel": tensor_parallel,
         "split": split,
         "drop_overlaps": drop_overlaps,
         "limit": limit,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import DropOverlaps, Engine, Facts, Limit, Model, Out, Seed, Split, tell
+from knowshift.cli.options import DropOverlaps, Engine, Facts, Limit, Model, Out, Seed, Split, TensorParallel, tell
 from knowshift.errors import InputError
 
 PANEL = "How facts are asked with --until (default as in DIR, else as in mastery)"
@@ -23,6 +23,7 @@ def mastery(
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 32,
     engine: Annotated[Engine, typer.Option(help="What runs the model.")] = Engine.transformers,
+    tensor_parallel: TensorParallel = 1,
     limit: Limit = None,
     split: Split = None,
     drop_overlaps: DropOverlaps = False,
@@ -64,6 +65,7 @@ def mastery(
         out,
         options,
         engine=engine.value,
+        tensor_parallel=tensor_parallel,
         split=split,
         limit=limit,
         keep_samples=keep_samples,

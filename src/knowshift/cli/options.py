@@ -99,6 +99,7 @@ class Engine(StrEnum):
     """What runs the model."""
 
     transformers = "transformers"
+    vllm = "vllm"
 
 
 FACTS = "world, entityquestions[:PATH], hf:NAME, or a JSONL, CSV, TSV, JSON or Parquet file."
@@ -113,6 +114,9 @@ DropOverlaps = Annotated[
     bool, typer.Option("--drop-overlaps", help="Leave out of train what test asks too; said on stderr either way.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only N facts, drawn at random.")]
+TensorParallel = Annotated[
+    int, typer.Option("--tensor-parallel", metavar="N", min=1, help="With vllm: devices that share each layer.")
+]
 MasteryRun = Annotated[
     Path | None, typer.Option("--mastery", metavar="DIR", help="A mastery run: figures by level need it.")
 ]
