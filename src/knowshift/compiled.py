@@ -1,7 +1,7 @@
 """What every compiled loop shares: how it is compiled, and floats seen as their bits."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -11,10 +11,15 @@ from numba.extending import intrinsic
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@overload
+def jit(function: F) -> F: ...
+@overload
+def jit(**options: Any) -> Callable[[F], F]: ...
 def jit(function: F | None = None, **options: Any) -> Any:
     """Compile on first use and keep the result beside the code or in the user's cache, where possible.
 
-    Compiled loops release the interpreter lock, so they run side by side in plain threads.
+    The cache notices changes of a compiled function's own file only. Compiled loops release the interpreter lock, so
+    they run side by side in plain threads.
     """
     if function is None:
         return lambda given: jit(given, **options)

@@ -38,7 +38,7 @@ def mastery(
         typer.Option("--store", metavar="DIR", help="Where draws are kept; runs may share it. (default OUT/store)"),
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Continuations decoded together. (default fitted to memory)")
+        int | None, typer.Option(min=1, help="Continuations decoded together. (default the engine's own)")
     ] = None,
     seed: Seed = 0,
 ) -> None:

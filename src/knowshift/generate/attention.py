@@ -1,8 +1,8 @@
 """Attention of one new token to many cached ones, on a CPU, as two small batched products.
 
 torch's fused attention is made for long queries: with a single query token it spends its time between the
-products (measured in ``benchmarks/mastery.md``). Query heads that share a key head are one matrix here, so keys
-and values are read once and never repeated. Softmax is in float32, as in transformers' plain attention.
+products. Query heads that share a key head are one matrix here, so keys and values are read once and never
+repeated. Softmax is in float32, as in transformers' plain attention.
 """
 
 from typing import Any

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from knowshift.compiled import F, bits_of, float_of, jit
+from knowshift.compiled import bits_of, float_of, jit
 from knowshift.errors import InputError
 
 BLOCK = 256
@@ -108,7 +108,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 # Sums may be reordered, so that they run in vector lanes. No NaN reaches a sum: logits are looked through first.
-_vector: Callable[[F], F] = jit(fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"})
+_vector = jit(fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"})
 
 
 @_vector

@@ -40,9 +40,8 @@ class Engine(Protocol):
     """Continues texts with one model.
 
     Attributes:
-        rows: about how many continuations are decoded together, fitted to the memory that was free when the engine
-            was made. What is decoded together shows in the last bits of a matrix product, so whoever goes on with an
-            interrupted run sets the number that run began with.
+        rows: about how many continuations are decoded together. What is decoded together shows in the last bits of a
+            matrix product, so whoever goes on with an interrupted run sets the number that run began with.
     """
 
     rows: int

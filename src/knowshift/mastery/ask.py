@@ -30,7 +30,9 @@ class MasteryOptions(Settings):
     case_sensitive: bool = Field(default=False, description="an answer in other capitals does not count")
     chat: bool = Field(default=False, description="ask through the model's chat template")
     slick: bool = Field(default=True, description="also continue each phrasing greedily, for the SliCK classes")
-    rows: int | None = Field(default=None, ge=1, description="continuations decoded together; by default fitted")
+    rows: int | None = Field(
+        default=None, ge=1, description="continuations decoded together; by default the engine's own"
+    )
 
     @property
     def trials(self) -> int:

@@ -10,14 +10,11 @@ The loops release the interpreter lock, so tiles run in plain threads. All of th
 because a compiled function's cache notices changes of its own file only.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
-from numba.extending import intrinsic
+
+from knowshift.compiled import bits_of, float_of, jit
 
 RELATIVE, ABSOLUTE, BASE_MAGNITUDE = 0, 1, 2
 EXCLUDED = np.uint32(0xFFFFFFFF)
@@ -30,44 +27,17 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def jit(function: F) -> F:
-    """Compile on first use and keep the result beside the code or in the user's cache, where possible."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(F, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # neither place can be written to
-        return cast(F, numba.njit(**options)(function))
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _bits(typing: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _float(typing: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
 
 @jit
 def _bfloat16_bits(value: Any) -> Any:
     """A finite float32 rounded to bfloat16 (nearest, ties to even), as the 16 high bits of a uint32."""
-    raw = _bits(value)
+    raw = bits_of(value)
     return np.uint32((raw + np.uint32(0x7FFF) + ((raw >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 @jit
 def _rounded(value: Any) -> Any:
-    return _float(np.uint32(_bfloat16_bits(value) << np.uint32(16)))
+    return float_of(np.uint32(_bfloat16_bits(value) << np.uint32(16)))
 
 
 @jit
@@ -83,7 +53,7 @@ def _mixed(stream: Any, index: Any) -> Any:
 def from_bfloat16(bits: Any, out: Any) -> None:
     """uint16 bfloat16 patterns as float32."""
     for i in range(bits.size):
-        out[i] = _float(np.uint32(np.uint32(bits[i]) << np.uint32(16)))
+        out[i] = float_of(np.uint32(np.uint32(bits[i]) << np.uint32(16)))
 
 
 @jit
@@ -99,7 +69,7 @@ def to_bfloat16_stochastic(values: Any, stream: Any, start: Any, out: Any) -> No
     """float32 as uint16 bfloat16 patterns, rounded up or down with odds that keep the expected value."""
     for i in range(values.size):
         draw = _mixed(stream, start + np.uint64(i)) & np.uint64(0xFFFF)
-        out[i] = np.uint16((_bits(values[i]) + np.uint32(draw)) >> np.uint32(16))
+        out[i] = np.uint16((bits_of(values[i]) + np.uint32(draw)) >> np.uint32(16))
 
 
 @jit
@@ -110,8 +80,8 @@ def survey(base: Any, tuned: Any) -> Any:
     bad_tuned = 0
     energy = np.zeros(8)
     for i in range(base.size):
-        bad_base += (_bits(base[i]) & mask) == mask
-        bad_tuned += (_bits(tuned[i]) & mask) == mask
+        bad_base += (bits_of(base[i]) & mask) == mask
+        bad_tuned += (bits_of(tuned[i]) & mask) == mask
     for i in range(base.size):
         step = np.float64(tuned[i]) - np.float64(base[i])
         energy[i & 7] += step * step
@@ -132,19 +102,19 @@ def change_keys(base: Any, tuned: Any, rank: Any, bfloat16: Any, keys: Any) -> N
             keys[i] = _bfloat16_bits(step / _rounded(abs(b) + _EPSILON_BFLOAT16)) << np.uint32(16)
     elif rank == RELATIVE:
         for i in range(keys.size):
-            keys[i] = _bits(abs(tuned[i] - base[i]) / (abs(base[i]) + _EPSILON))
+            keys[i] = bits_of(abs(tuned[i] - base[i]) / (abs(base[i]) + _EPSILON))
     elif rank == ABSOLUTE and bfloat16:
         for i in range(keys.size):
             keys[i] = _bfloat16_bits(abs(_rounded(tuned[i]) - _rounded(base[i]))) << np.uint32(16)
     elif rank == ABSOLUTE:
         for i in range(keys.size):
-            keys[i] = _bits(abs(tuned[i] - base[i]))
+            keys[i] = bits_of(abs(tuned[i] - base[i]))
     elif bfloat16:
         for i in range(keys.size):
             keys[i] = _bfloat16_bits(abs(base[i])) << np.uint32(16)
     else:
         for i in range(keys.size):
-            keys[i] = _bits(abs(base[i]))
+            keys[i] = bits_of(abs(base[i]))
 
 
 @jit
