@@ -13,7 +13,7 @@ import polars as pl
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.sources import read_facts
-from knowshift.files import check_writable, write_json, write_parquet
+from knowshift.files import check_writable, digest_file, write_json, write_parquet
 from knowshift.generate import load_engine
 from knowshift.mastery.score import MasteryOptions, score
 from knowshift.mastery.select import check_choice, read_mastery, select, write_training_set
@@ -244,12 +244,13 @@ def restore(
     arithmetic: "Arithmetic" = "float32",
     seed: int = 0,
 ) -> list[Path]:
-    """``knowshift restore``: one checkpoint folder per fraction."""
+    patch: bool = False,
+    """``knowshift restore``: one checkpoint folder per fraction, or with ``patch`` one patch file."""
     from knowshift.weights.restore import restore as put_back
 
     base_path, tuned_path, models = resolve_pair(base, tuned)
     choices = {"rank": rank, "order": order, "region": region, "of": of, "arithmetic": arithmetic}
-    options = {"base": base, "tuned": tuned, "fractions": fractions, **choices}
+    options = {"base": base, "tuned": tuned, "fractions": fractions, **choices, "patch": patch}
     with record(out, "restore", options, seed=seed, models=models):
         return put_back(
             base_path,
@@ -264,6 +265,7 @@ def restore(
             seed=seed,
             base_name=base,
             tuned_name=tuned,
+            patch=patch,
         )
 
 
@@ -350,3 +352,29 @@ def best_templates(run: Path | None) -> dict[str, int] | None:
         .first()
     )
     return dict(zip(totals["topic"].to_list(), totals["template"].to_list(), strict=True))
+
+
+def patch_apply(patch: Path, model: str, out: Path) -> Path:
+    """``knowshift patch apply``: the restored checkpoint from a patch and the tuned one."""
+    from knowshift.weights.patch import apply
+
+    return _turn_patch("patch apply", patch, model, out, lambda folder: apply(patch, folder, out))
+
+
+def patch_revert(patch: Path, model: str, out: Path) -> Path:
+    """``knowshift patch revert``: the tuned checkpoint again from a patch and the restored one."""
+    from knowshift.weights.patch import revert
+
+    return _turn_patch("patch revert", patch, model, out, lambda folder: revert(patch, folder, out, model_name=model))
+
+
+def _turn_patch(command: str, patch: Path, model: str, out: Path, turn: Callable[[Path], Path]) -> Path:
+    from knowshift.models import digest, resolve
+    from knowshift.weights.patch import Patch
+
+    seed = Patch(patch).manifest.origin.settings.get("seed")
+    folder = resolve(model)
+    digests = {"model": digest(folder), "patch": f"sha256:{digest_file(patch)}"}
+    options = {"patch": patch, "model": model}
+    with record(out, command, options, seed=seed if isinstance(seed, int) else 0, models=digests):
+        return turn(folder)

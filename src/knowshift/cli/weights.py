@@ -65,11 +65,14 @@ def restore(
     ] = Share.all,
     arithmetic: ArithmeticOption = Arithmetic.float32,
     seed: Seed = 0,
+    patch: Annotated[
+        bool, typer.Option("--patch", help="Write reversible patches X.patch, not folders; see knowshift patch.")
+    ] = False,
 ) -> None:
     """Put the most changed weights back, bit for bit: one checkpoint folder per fraction."""
     from knowshift import steps
 
-    folders = steps.restore(
+    written = steps.restore(
         base,
         tuned,
         fraction,
@@ -80,9 +83,10 @@ def restore(
         of=of.value,
         arithmetic=arithmetic.value,
         seed=seed,
+        patch=patch,
     )
-    for folder in folders:
-        typer.echo(f"{folder}")
+    for path in written:
+        typer.echo(f"{path}")
 
 
 @app.command()

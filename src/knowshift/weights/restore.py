@@ -5,9 +5,10 @@ the region, and every element equals one of the two.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from knowshift.errors import InputError
 from knowshift.weights.bits import Bits
@@ -20,6 +21,9 @@ from knowshift.weights.ranking import Ranking, exact
 from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
 from knowshift.weights.taken import Taken, take
 from knowshift.weights.walk import Tile
+
+if TYPE_CHECKING:
+    from knowshift.weights.patch import Origin
 
 _WORDS = {
     "relative": "the largest change relative to the base weight",
@@ -41,6 +45,7 @@ def restore(
     of: Of = "all",
     arithmetic: Arithmetic = "float32",
     seed: int = 0,
+    patch: bool = False,
     base_name: str | None = None,
     tuned_name: str | None = None,
 ) -> list[Path]:
@@ -53,10 +58,11 @@ def restore(
         out: the folder to write into.
         rank, order, of, arithmetic, seed: which elements go first, see ``scores.Rule``.
         region: which tensors, see ``regions``.
+        patch: write, in place of each folder, a file ``out/<fraction>.patch`` that makes it from the tuned one.
         base_name, tuned_name: how the model card names the two; their paths by default.
 
     Returns:
-        The folders, in the order of ``fractions``.
+        The folders or files, in the order of ``fractions``.
 
     Raises:
         InputError: naming the flag, file or tensor at fault.
@@ -79,6 +85,16 @@ def restore(
         scored = tile.score(rule)
         return [chosen.restored(tile, scored) for chosen in taken]
 
+    if patch:
+        from knowshift.weights.patch import SUFFIX, write_patches
+
+        files = [out / f"{label}{SUFFIX}" for label in wanted]
+        origins = [
+            _origin(ranking, chosen, label, names, region, out, text)
+            for label, chosen, text in zip(wanted, taken, cards, strict=True)
+        ]
+        most = [chosen.cut.count for chosen in taken]
+        return write_patches(right, pairs, files, origins, most, make, "writing")
     targets = [out / label for label in wanted]
     return write_checkpoints(right, left, pairs, targets, cards, make, "writing")
 
@@ -94,9 +110,6 @@ def _card(
     notes: list[str],
 ) -> str:
     rule, energy = ranking.rule, float(ranking.energy.sum())
-    command = ["knowshift", "restore", *names, "--fraction", label, "--out", str(out), "--rank", rule.rank]
-    command += ["--order", rule.order, "--region", region, "--of", rule.of, "--arithmetic", rule.arithmetic]
-    command += ["--seed", str(rule.seed)]
     whom = "elements" if rule.of == "all" else "changed elements"
     how = _WORDS[rule.rank] + (", first to last" if rule.order == "top" else ", last to first")
     facts = {
@@ -113,6 +126,27 @@ def _card(
         f"model's values, by {how}. Every weight is bit for bit one of the two models'.",
         base=names[0],
         tuned=names[1],
-        command=command,
+        command=_command(rule, label, names, region, out),
         facts=cast(dict[str, object], facts),
+    )
+
+
+def _command(rule: Rule, label: str, names: tuple[str, str], region: str, out: Path) -> list[str]:
+    command = ["knowshift", "restore", *names, "--fraction", label, "--out", str(out), "--rank", rule.rank]
+    command += ["--order", rule.order, "--region", region, "--of", rule.of, "--arithmetic", rule.arithmetic]
+    return [*command, "--seed", str(rule.seed)]
+
+
+def _origin(
+    ranking: Ranking, chosen: Taken, label: str, names: tuple[str, str], region: str, out: Path, text: str
+) -> "Origin":
+    from knowshift.weights.patch import Origin
+
+    counts = {"elements": ranking.elements, "ranked": ranking.population, "restored": chosen.cut.count}
+    return Origin(
+        base=names[0],
+        tuned=names[1],
+        settings={"fraction": label, "region": region, **asdict(ranking.rule), **counts},
+        command=(*_command(ranking.rule, label, names, region, out), "--patch"),
+        card=text,
     )
