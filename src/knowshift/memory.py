@@ -1,12 +1,37 @@
-"""Two settings of the C library: keep freed memory while a step repeats, hand it back when it is over."""
+"""How much memory is free, and when what was freed goes back to the system."""
 
 import ctypes
 import gc
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+
+
+# A container's own limit and what it uses, of which the machine's free memory says nothing.
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_USED = Path("/sys/fs/cgroup/memory.current")
+
+
+def free_memory(device: "torch.device | None" = None) -> int:
+    """Bytes that could be taken on a device without pushing anything out; by default on the CPU."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    import psutil  # type: ignore[import-untyped]
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        return max(0, min(free, int(_LIMIT.read_text()) - int(_USED.read_text())))
+    except (OSError, ValueError):  # no such limit
+        return free
 
 
 def keep_freed_memory() -> bool:

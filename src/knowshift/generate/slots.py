@@ -55,8 +55,9 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy slots ``sources`` to slots ``targets``, all read before any is written."""
-        for buffer in self._buffers or ():
-            buffer[targets, :, : self.length] = buffer[sources, :, : self.length]
+        for buffer in self._buffers or ():  # which may be on another device than the next layer's
+            taken, placed = sources.to(buffer.device), targets.to(buffer.device)
+            buffer[placed, :, : self.length] = buffer[taken, :, : self.length]
 
 
 class Slots:

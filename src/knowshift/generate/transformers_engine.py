@@ -10,7 +10,7 @@ length, so that attention needs no padding there, and decoded together. Knows no
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,10 @@ from knowshift.generate.attention import use_decode_attention
 from knowshift.generate.draw import draw, likeliest
 from knowshift.generate.encode import encode
 from knowshift.generate.engine import Completion, Prompt
+from knowshift.generate.fit import fit_rows, shorter
 from knowshift.generate.slots import Slots, can_be_slots
 from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
-
-# Rows decoded together. Fixed rather than fitted to free memory: what is batched together shows in the last
-# bits of a matrix product, and a resumed run must repeat the first one exactly.
-ROWS = 384
 
 Pick = Callable[[torch.Tensor, "list[_Row]", int], list[list[int]]]
 
@@ -43,17 +40,17 @@ class _Row:
 
 
 class TransformersEngine:
-    """An ``Engine`` on a loaded model and its tokenizer."""
+    """An ``Engine`` on a loaded model and its tokenizer; ``rows`` are fitted to the free memory unless given."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, rows: int = ROWS) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, rows: int | None = None) -> None:
         keep_freed_memory()
         use_decode_attention(model)
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.rows = rows
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 0)
         self._ends = _end_tokens(model, tokenizer)
         self._takes = inspect.signature(model.forward).parameters.keys()
+        self.rows = rows or self._fitted()
 
     def sample(
         self,
@@ -119,6 +116,13 @@ class TransformersEngine:
                     advance(len(members))
         return [[draw for draw in draws if draw is not None] for draws in results]
 
+    def _fitted(self) -> int:
+        """Rows that fit, told by one token that is read."""
+        with torch.inference_mode():
+            ids = torch.zeros((1, 1), dtype=torch.long, device=self.model.device)
+            output = self._forward(input_ids=ids, past_key_values=DynamicCache(config=self.model.config))
+        return fit_rows(output.past_key_values, output.logits[:, -1])
+
     def _batches(self, encoded: list[list[int]], samples: int, limit: int) -> Iterator[list[int]]:
         """Prompts that are decoded together, by index: the shortest first, in batches of about equal size."""
         order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
@@ -128,14 +132,16 @@ class TransformersEngine:
                 f"a prompt of {longest} tokens and {limit} new ones pass the model's context of {self.context}: "
                 f"{self.tokenizer.decode(encoded[order[-1]][:20])!r}..."
             )
-        lengths = {index: len(encoded[index]) for index in order}
-        if can_be_slots(DynamicCache(config=self.model.config), longest + limit) and "position_ids" in self._takes:
-            groups = [order]
-        else:  # sliding windows that have moved on and recurrent states do not mix lengths
-            groups = [[i for i in order if lengths[i] == length] for length in sorted(set(lengths.values()))]
-        width = max(1, self.rows // samples)
-        for group in groups:
-            count = -(-len(group) // width)
+        # Sliding windows that have moved on and recurrent states do not mix lengths.
+        mixes = can_be_slots(DynamicCache(config=self.model.config), longest + limit) and "position_ids" in self._takes
+
+        def kin(index: int) -> tuple[int, int]:
+            length = len(encoded[index])
+            return shorter(self.rows, length + limit), 0 if mixes else length
+
+        for (rows, _), members in groupby(order, kin):
+            group = list(members)
+            count = -(-len(group) // max(1, rows // samples))
             edges = [len(group) * number // count for number in range(count + 1)]
             yield from (group[low:high] for low, high in pairwise(edges))
 
