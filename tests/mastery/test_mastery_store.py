@@ -18,8 +18,9 @@ from knowshift.cli import main
 from knowshift.facts.fact import Fact, write_jsonl
 from knowshift.files import read_json
 from knowshift.generate.transformers_engine import TransformersEngine
+from knowshift.mastery.parts import RECORD
 from knowshift.mastery.score import MasteryOptions, score
-from knowshift.mastery.store import RECORD, Store
+from knowshift.mastery.store import Store
 
 OPTIONS = MasteryOptions(templates=5, samples=4, temperature=1.0, max_new_tokens=5, seed=1)
 FACTS = [Fact(a + b, f"Say {a} and {b}?", (a if b == "a" else a + b,)) for a in "abcdehinst" for b in "abcd"]

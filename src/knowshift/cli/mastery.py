@@ -106,6 +106,10 @@ def select(
         int | None, typer.Option(min=1, help="Longest completion.", rich_help_panel=PANEL)
     ] = None,
     engine: Annotated[Engine | None, typer.Option(help="What runs the model.", rich_help_panel=PANEL)] = None,
+    tensor_parallel: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="With vllm: devices that share each layer.", rich_help_panel=PANEL),
+    ] = None,
     drop_overlaps: Annotated[
         bool | None,
         typer.Option("--drop-overlaps", help="Leave out of train what test asks too.", rich_help_panel=PANEL),
@@ -140,6 +144,7 @@ def select(
         "temperature": temperature,
         "max_new_tokens": max_new_tokens,
         "engine": engine and engine.value,
+        "tensor_parallel": tensor_parallel,
         "drop_overlaps": drop_overlaps,
         "case_sensitive": case_sensitive,
         "chat": chat,

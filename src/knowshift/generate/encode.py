@@ -11,14 +11,17 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The token ids of each prompt, special tokens as the tokenizer or the chat template sets them.
 
     Raises:
-        InputError: if a prompt is no token at all, or a chat is asked of a tokenizer without a chat template.
+        InputError: if a prompt is no token at all, cannot be read, or the tokenizer has no chat template that works.
     """
     texts = [chat_text(tokenizer, prompt) for prompt in prompts]
     encoded: list[list[int]] = [[] for _ in prompts]
     for chat in (False, True):  # a chat template writes its special tokens out, so none may be added again
         members = [index for index, prompt in enumerate(prompts) if (prompt.user is not None) == chat]
         if members:
-            ids = tokenizer([texts[index] for index in members], add_special_tokens=not chat).input_ids
+            try:
+                ids = tokenizer([texts[index] for index in members], add_special_tokens=not chat).input_ids
+            except Exception as error:  # the tokenizers library raises bare Exception on a word it has no token for
+                raise InputError(f"the tokenizer cannot read the prompts: {error}") from error
             for index, own in zip(members, ids, strict=True):
                 encoded[index] = list(own)
     for prompt, ids in zip(prompts, encoded, strict=True):
@@ -28,11 +31,19 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def chat_text(tokenizer: Any, prompt: Prompt) -> str:
-    """The text the model continues: the prompt's own, or with ``user`` what the chat template makes of it."""
+    """The text the model continues: the prompt's own, or with ``user`` what the chat template makes of it.
+
+    Raises:
+        InputError: if there is no chat template, or it fails.
+    """
     if prompt.user is None:
         return prompt.text
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("--chat: the model's tokenizer has no chat template")
     turn = [{"role": "user", "content": prompt.user}]
-    opened: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    try:
+        opened: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program: it may raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--chat: the model's chat template fails: {reason}") from error
     return opened + prompt.text

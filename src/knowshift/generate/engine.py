@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,13 @@ class Engine(Protocol):
     Attributes:
         rows: about how many continuations are decoded together. What is decoded together shows in the last bits of a
             matrix product, so whoever goes on with an interrupted run sets the number that run began with.
+        context: the most tokens that the model reads, new ones included; 0 where no limit is known.
+        tokenizer: what makes a prompt's token ids (``encode``).
     """
 
     rows: int
+    context: int
+    tokenizer: Any
 
     def sample(
         self,

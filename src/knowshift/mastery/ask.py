@@ -57,10 +57,15 @@ class Asked:
 
 def ask(fact: Fact, options: MasteryOptions) -> Asked:
     """Put one fact into words."""
-    texts = templates_for(fact)[: options.templates]
-    prompts = [_prompt(fact, index, text, options.chat) for index, text in enumerate(texts)]
+    prompts = prompts_of(fact, options)
     matcher = Matcher(fact.answers, case_sensitive=options.case_sensitive)
     return Asked(prompts, prompt_keys(fact, prompts, options), matcher)
+
+
+def prompts_of(fact: Fact, options: MasteryOptions) -> list[Prompt]:
+    """The fact's prompts, in the order of the templates."""
+    texts = templates_for(fact)[: options.templates]
+    return [_prompt(fact, index, text, options.chat) for index, text in enumerate(texts)]
 
 
 def prompt_keys(fact: Fact, prompts: Sequence[Prompt], options: MasteryOptions) -> npt.NDArray[np.uint64]:

@@ -16,7 +16,8 @@ from knowshift.facts.fact import Fact
 from knowshift.facts.matching import Matcher
 from knowshift.generate.engine import Completion, Engine, Prompt
 from knowshift.mastery.ask import MasteryOptions, ask
-from knowshift.mastery.store import RECORD, Span, Store
+from knowshift.mastery.parts import RECORD
+from knowshift.mastery.store import Span, Store
 from knowshift.memory import return_freed_memory
 
 # Draws in one block, in batches of the engine: enough prompts of each length to fill a batch, few enough that a

@@ -15,7 +15,7 @@ from knowshift.mastery.ask import MasteryOptions
 from knowshift.mastery.select import read_mastery
 
 _COMMANDS = ("mastery", "select")
-_SETTINGS = ("model", "facts", "engine", "store", "drop_overlaps", *MasteryOptions.model_fields)
+_SETTINGS = ("model", "facts", "engine", "tensor_parallel", "store", "drop_overlaps", *MasteryOptions.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Ground:
         digest: of the model that the folder's facts were asked of; None in a new folder.
         source: of the facts.
         engine: by name.
+        tensor_parallel: over how many devices vLLM splits each layer.
         drop_overlaps: whether facts that test asks too are left out of train.
         keep_samples: whether the run keeps every completion's text.
         store: where draws are kept.
@@ -39,6 +40,7 @@ class Ground:
     digest: str | None
     source: str
     engine: str
+    tensor_parallel: int
     drop_overlaps: bool
     keep_samples: bool
     store: Path
@@ -69,7 +71,7 @@ class Ground:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, as ``run.json`` keeps them."""
-        names = ("model", "engine", "drop_overlaps", "keep_samples", "store")
+        names = ("model", "engine", "tensor_parallel", "drop_overlaps", "keep_samples", "store")
         return {"facts": self.source} | {name: getattr(self, name) for name in names} | self.options.model_dump()
 
 
@@ -78,8 +80,8 @@ def settle(run: Path, given: Mapping[str, Any], *, seed: int) -> Ground:
 
     Args:
         run: a mastery run, or a folder that is to become one.
-        given: ``model``, ``facts``, ``engine``, ``store``, ``drop_overlaps`` and fields of ``MasteryOptions``;
-            what is None or absent is taken from the run, or is the default.
+        given: ``model``, ``facts``, ``engine``, ``tensor_parallel``, ``store``, ``drop_overlaps`` and fields of
+            ``MasteryOptions``; what is None or absent is taken from the run, or is the default.
         seed: of the draws of a new run.
 
     Raises:
@@ -108,6 +110,7 @@ def settle(run: Path, given: Mapping[str, Any], *, seed: int) -> Ground:
         digest=record["models"].get("model") if record else None,
         source=chosen["facts"],
         engine=chosen.get("engine", "transformers"),
+        tensor_parallel=chosen.get("tensor_parallel", 1),
         drop_overlaps=chosen.get("drop_overlaps", False),
         keep_samples=known.get("keep_samples", False),
         store=given.get("store") or _store(run, known),

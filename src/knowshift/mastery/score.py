@@ -18,6 +18,7 @@ from knowshift.files import digest_of, make_folder, write_json, write_parquet
 from knowshift.generate.engine import Engine
 from knowshift.mastery.ask import MasteryOptions, ask
 from knowshift.mastery.draw import Tally, fill
+from knowshift.mastery.room import check_room
 from knowshift.mastery.store import Store
 from knowshift.mastery.stream import write_stream
 from knowshift.mastery.tables import SAMPLES_SCHEMA, SCHEMA, draws_of, mastery_rows, sample_rows, summary
@@ -58,14 +59,16 @@ def score(
         One row a fact, in the order given: the columns of ``SCHEMA``.
 
     Raises:
-        InputError: if there are no facts, an id stands twice, or a file in the store is damaged.
+        InputError: if there are no facts, an id stands twice, a prompt does not fit the model, or a file in the store
+            is damaged.
     """
     _check(facts)
+    check_room(engine, facts, options)
     make_folder(out)
     root = store or out / "store"
     way = {
         "model": model,
-        "tokenizer": _tokenizer_digest(engine),
+        "tokenizer": _tokenizer_digest(engine.tokenizer),
         "engine": type(engine).__name__,
         "temperature": options.temperature,
         "max_new_tokens": options.max_new_tokens,
@@ -120,14 +123,11 @@ def _check(facts: Sequence[Fact]) -> None:
         seen.add(fact.id)
 
 
-def _tokenizer_digest(engine: Engine) -> str | None:
+def _tokenizer_digest(tokenizer: Any) -> str:
     """Of all that turns texts into token ids and back: weights alone do not say what a model is told.
 
     Settings of padding and truncation are left out, since every call changes them.
     """
-    tokenizer: Any = getattr(engine, "tokenizer", None)
-    if tokenizer is None:
-        return None
     if getattr(tokenizer, "is_fast", False):
         content = json.loads(tokenizer.backend_tokenizer.to_str())
         content = {name: part for name, part in content.items() if name not in ("padding", "truncation")}

@@ -1,9 +1,9 @@
 """What a model has said already: verdicts of numbered draws, kept so that nothing is drawn twice.
 
 A store is a folder with one folder in it for each way to sample (model, engine, temperature, length, seed);
-there, Parquet files hold one record for each prompt and span of its draws. A file is written whole and never
-changed, so a killed run leaves nothing half done and several processes may share a store. Knows keys, spans and
-verdicts; not facts, prompts or models.
+there, Parquet files (``parts.py``) hold one record for each prompt and span of its draws. A file is written whole
+and never changed, so a killed run leaves nothing half done and several processes may share a store. Knows keys, spans
+and verdicts; not facts, prompts or models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,26 +16,15 @@ import polars as pl
 from filelock import FileLock
 
 from knowshift.errors import InputError
-from knowshift.files import digest_of, make_folder, read_json, write_json, write_parquet
+from knowshift.files import digest_of, make_folder, read_json, write_json
+from knowshift.mastery.parts import RECORD, TEXT_COLUMNS, Part, list_parts, merge_parts, read_part, write_part
 
 # To be raised when a stored verdict comes to mean something else: old records are then passed over.
-FORMAT = 1
+FORMAT = 2
 
-RECORD: dict[str, Any] = {
-    "high": pl.UInt64,  # the key's two halves
-    "low": pl.UInt64,
-    "first": pl.Int32,  # number of the first draw of the span
-    "count": pl.Int32,
-    "hits": pl.List(pl.Boolean),  # one verdict a draw
-    "strict": pl.List(pl.Boolean),
-    "greedy": pl.Boolean,  # verdict on the greedy continuation, null where it was not asked for
-    "greedy_strict": pl.Boolean,
-    "kept": pl.Boolean,  # whether the next three are there
-    "texts": pl.List(pl.String),
-    "tokens": pl.List(pl.Int32),
-    "finish": pl.List(pl.String),
-}
-_TEXT_COLUMNS = ("texts", "tokens", "finish")
+LOCK = "lock"
+# A file may be merged into another between being listed and being read; so often in a row it is not.
+TRIES = 5
 
 
 class Span(NamedTuple):
@@ -70,8 +59,7 @@ class Store:
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder = folder
         self.rows = rows
-        self._parts = sorted(folder.glob("*.parquet"))
-        self._index = _read_index(self._parts)
+        self._list()
 
     @classmethod
     def open(cls, root: Path, way: Mapping[str, Any], *, fitted: int, rows: int | None = None) -> "Store":
@@ -85,16 +73,17 @@ class Store:
             rows: rows asked for, from now on.
 
         Raises:
-            InputError: if a file is damaged.
+            InputError: if a file is damaged, or changes while it is read.
         """
         way = {"format": FORMAT, **way}
         folder = make_folder(root / digest_of(way))
         note = folder / "way.json"
-        with FileLock(folder / "lock"):
+        with FileLock(folder / LOCK):
             begun = _rows_begun_with(note)
             chosen = rows or begun or fitted
             if chosen != begun:
                 write_json(note, {**way, "rows": chosen})
+            merge_parts(folder)
         return cls(folder, chosen)
 
     def lacking(self, keys: npt.NDArray[np.uint64], samples: int, *, greedy: bool, texts: bool) -> list[Span | None]:
@@ -119,23 +108,46 @@ class Store:
 
         Sorted by prompt, first draw and place. Without ``texts`` the columns of the texts are left out.
         """
+        for _ in range(TRIES):
+            try:
+                return self._read(keys, texts)
+            except FileNotFoundError:
+                self._list()
+        raise self._unsteady()
+
+    def add(self, records: pl.DataFrame) -> None:
+        """Write records (columns ``RECORD``), whole or not at all. They are seen when the store is opened again."""
+        with FileLock(self.folder / LOCK):
+            parts, _ = list_parts(self.folder)
+            number = parts[-1].last + 1 if parts else 1
+            write_part(self.folder, records, number, number)
+
+    def _list(self) -> None:
+        for _ in range(TRIES):
+            self._parts, _ = list_parts(self.folder)
+            try:
+                self._index = _read_index(self._parts)
+                return
+            except FileNotFoundError:
+                continue
+        raise self._unsteady()
+
+    def _unsteady(self) -> InputError:
+        return InputError(f"{self.folder}: the store changes while it is read: run the same command again")
+
+    def _read(self, keys: npt.NDArray[np.uint64], texts: bool) -> pl.DataFrame:
         index = self._index
         found = list(self._entries(keys))
         prompts = np.array([prompt for prompt, _ in found], np.int64)
         entries = np.array([entry for _, entry in found], np.int64)
-        columns = [name for name in RECORD if name not in ("high", "low") and (texts or name not in _TEXT_COLUMNS)]
+        columns = [name for name in RECORD if name not in ("high", "low") and (texts or name not in TEXT_COLUMNS)]
         frames = [pl.DataFrame(schema={"place": pl.Int64} | {name: RECORD[name] for name in columns})]
         for part in np.unique(index.part[entries]).tolist():
             places = np.flatnonzero(index.part[entries] == part)
-            rows = _read(self._parts[part], columns)[index.row[entries[places]].tolist()]
+            rows = read_part(self._parts[part], columns)[index.row[entries[places]].tolist()]
             frames.append(rows.insert_column(0, pl.Series("place", places, pl.Int64)))
         together = pl.concat(frames).sort("place")
         return together.select(pl.Series("prompt", prompts, pl.Int64), *columns)
-
-    def add(self, records: pl.DataFrame) -> None:
-        """Write records (columns ``RECORD``), whole or not at all. They are seen when the store is opened again."""
-        work = records.select("high", "low", "first", "count", "kept", pl.col("greedy").is_not_null()).rows()
-        write_parquet(self.folder / f"{digest_of(work)}.parquet", records)
 
     def _entries(self, keys: npt.NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Pairs (place in ``keys``, place in the index), in the order of both."""
@@ -165,14 +177,10 @@ def _span(have: int, samples: int, greedy: bool) -> Span | None:
     return Span(have, 1, greedy) if greedy else None
 
 
-def _read_index(parts: Sequence[Path]) -> _Index:
+def _read_index(parts: Sequence[Part]) -> _Index:
     columns = ["high", "low", "first", "count", "greedy", "kept"]
     pieces = [_index_of(pl.DataFrame(schema={name: RECORD[name] for name in columns}), 0)]
-    for number, part in enumerate(parts):
-        frame = _read(part, columns)
-        if any(frame.schema[name] != RECORD[name] for name in columns):
-            raise InputError(f"{part}: not a file of this store: delete it or choose another --store")
-        pieces.append(_index_of(frame, number))
+    pieces += [_index_of(read_part(part, columns), number) for number, part in enumerate(parts)]
     together = [np.concatenate(column) for column in zip(*pieces, strict=True)]
     del pieces
     high, low, first = together[:3]
@@ -192,13 +200,3 @@ def _index_of(frame: pl.DataFrame, part: int) -> _Index:
         part=np.full(frame.height, part, np.uint32),
         row=np.arange(frame.height, dtype=np.uint32),
     )
-
-
-def _read(part: Path, columns: Sequence[str]) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(part, columns=list(columns))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(
-            f"{part}: a damaged file in the store ({reason}): delete it, and the same command draws again what it held"
-        ) from error

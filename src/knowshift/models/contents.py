@@ -28,6 +28,7 @@ TOKENIZER_FILES = (
     "*.model",
     "*.tiktoken",
     "chat_template*",
+    "additional_chat_templates/*",
 )
 
 
@@ -102,28 +103,32 @@ def main_type(folder: Path) -> str:
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer's files byte for byte, chat template included."""
-    for pattern in TOKENIZER_FILES:
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, target / file.name)
-    templates = source / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, target / templates.name)
+    for file in _tokenizer_files(source):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def digest(path: Path) -> str:
-    """``sha256:...`` over ``config.json`` and the safetensors files of a checkpoint folder (names and bytes).
+    """``sha256:...`` over all that decides what a checkpoint folder says: names and bytes of its safetensors files,
+    ``config.json``, ``generation_config.json`` (which tokens end a text) and the tokenizer's files with its chat
+    templates.
 
     Hashing runs at disk speed; each file's hash is remembered in the user's cache under its path, size and
     time of change, so that asking again is free.
     """
-    files = [path / "config.json", *weight_files(path)]
-    if (path / INDEX).is_file():
-        files.append(path / INDEX)
+    configs = (path / name for name in ("config.json", "generation_config.json", INDEX))
+    files = {file for file in configs if file.is_file()} | {*weight_files(path), *_tokenizer_files(path)}
     total = hashlib.sha256()
-    for file in sorted(files):
-        total.update(f"{file.name}\0{_file_digest(file)}\n".encode())
+    for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
+        total.update(f"{name}\0{_file_digest(file)}\n".encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    """The tokenizer's files, chat templates included, each once."""
+    found = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
+    return sorted(file for file in found if file.is_file())
 
 
 def _file_digest(file: Path) -> str:
