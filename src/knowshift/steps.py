@@ -102,7 +102,7 @@ def select_until(
     before = ground.before(facts)
     for place in (run, ground.store, out.parent):
         check_writable(place)
-    loaded, digest = load_engine(ground.model, ground.engine)
+    loaded, digest = load_engine(ground.model, ground.engine, tensor_parallel=ground.tensor_parallel)
     ground.check_model(digest)
     resolved = {**ground.resolved(), "split": split, "domain": domain, "level": level, "until": until}
     with record(run, "select", resolved, seed=ground.options.seed, models={"model": digest}) as entry:
