@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from knowshift.mastery.until import Outcome
     from knowshift.train.options import TrainOptions
     from knowshift.weights.diff import Diff
+    from knowshift.weights.merge import Merged
+    from knowshift.weights.merge.method import Option
     from knowshift.weights.scores import Arithmetic, Of, Order, Rank
 
 SHOTS = 5
@@ -242,9 +244,9 @@ def restore(
     region: str = "blocks",
     of: "Of" = "all",
     arithmetic: "Arithmetic" = "float32",
+    patch: bool = False,
     seed: int = 0,
 ) -> list[Path]:
-    patch: bool = False,
     """``knowshift restore``: one checkpoint folder per fraction, or with ``patch`` one patch file."""
     from knowshift.weights.restore import restore as put_back
 
@@ -263,9 +265,9 @@ def restore(
             of=of,
             arithmetic=arithmetic,
             seed=seed,
+            patch=patch,
             base_name=base,
             tuned_name=tuned,
-            patch=patch,
         )
 
 
@@ -277,17 +279,19 @@ def merge(
     *,
     region: str = "all",
     seed: int = 0,
-    **options: float | None,
-) -> Path:
+    **options: "Option",
+) -> "Merged":
     """``knowshift merge``: the checkpoint of a control or rival of restoration."""
-    from knowshift.weights.merge import merge as write
+    from knowshift.weights.merge import write
 
     base_path, tuned_path, models = resolve_pair(base, tuned)
     given = {"method": method, "base": base, "tuned": tuned, "region": region, **options}
-    with record(out, "merge", given, seed=seed, models=models):
-        return write(
+    with record(out, "merge", given, seed=seed, models=models) as entry:
+        merged = write(
             method, base_path, tuned_path, out, region=region, seed=seed, base_name=base, tuned_name=tuned, **options
         )
+        entry |= {"removed_norm_share": merged.removed_norm_share, "moved": merged.moved}
+    return merged
 
 
 def resolve_pair(base: str, tuned: str) -> tuple[Path, Path, dict[str, str]]:

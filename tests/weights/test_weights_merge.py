@@ -1,5 +1,6 @@
 """Each method against its paper's formula in plain torch."""
 
+import json
 from math import sqrt
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import weights_twin as twin
 
 from knowshift.errors import InputError
 from knowshift.weights.merge import METHODS, merge
+
+NEEDED = {"interpolate": {"alpha": 0.5}, "layers": {"layers": "0-1"}, "modules": {"modules": "q,down"}}
 
 
 def whole(folder: Path, names: list[str]) -> torch.Tensor:
@@ -127,15 +130,30 @@ def test_nan_is_refused_by_every_method(pair_of, tmp_path: Path) -> None:
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     for name in METHODS:
-        options = {"alpha": 0.5} if name == "interpolate" else {}
         with pytest.raises(InputError, match=r"model\.norm\.weight.*NaN"):
-            merge(name, base, broken, tmp_path / "out", **options)
+            merge(name, base, broken, tmp_path / "out", **NEEDED.get(name, {}))
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_every_method_reproduces_from_the_command_on_its_card(pair_of, tmp_path: Path) -> None:
+    """The command as the card has it, through the command line, gives the same bits."""
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from knowshift.cli import app
+
     for name in METHODS:
-        options = {"alpha": 0.5} if name == "interpolate" else {}
-        folder = merge(name, *pair_of(), tmp_path / name, **options)
+        options = NEEDED.get(name, {})
+        if name in ("hft", "layers", "modules"):
+            options = options | {"inverse": True}
+        folder = merge(name, *pair_of(), tmp_path / name, seed=5, region="blocks", **options)
         card = (folder / "README.md").read_text()
-        assert f"knowshift merge {name} {pair_of()[0]} {pair_of()[1]} --out {folder} --" in card
+        command = shlex.split(card.split("```")[1])
+        assert command[:5] == ["knowshift", "merge", name, *map(str, pair_of())]
+        before = twin.load(folder)
+        result = CliRunner().invoke(app, command[1:])
+        assert result.exit_code == 0, result.output
+        assert twin.same_bits(twin.load(folder), before)
+        record = json.loads((folder / "run.json").read_text())
+        assert f"{record['removed_norm_share']:.4%}" in (folder / "README.md").read_text()

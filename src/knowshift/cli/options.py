@@ -79,6 +79,11 @@ class Rival(StrEnum):
     random = "random"
     dare = "dare"
     ties_trim = "ties-trim"
+    fapm = "fapm"
+    dg_hard = "dg-hard"
+    hft = "hft"
+    layers = "layers"
+    modules = "modules"
 
 
 class Order(StrEnum):

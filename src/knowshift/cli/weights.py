@@ -21,6 +21,7 @@ from knowshift.cli.options import (
     Seed,
     Share,
     Tuned,
+    tell,
 )
 
 PAPER_FRACTIONS = ("0.01", "0.03", "0.05", "0.1", "0.2", "0.4", "0.6")
@@ -64,10 +65,10 @@ def restore(
         Share, typer.Option(help="A share of all weights of the region, or of the changed ones.")
     ] = Share.all,
     arithmetic: ArithmeticOption = Arithmetic.float32,
-    seed: Seed = 0,
     patch: Annotated[
         bool, typer.Option("--patch", help="Write reversible patches X.patch, not folders; see knowshift patch.")
     ] = False,
+    seed: Seed = 0,
 ) -> None:
     """Put the most changed weights back, bit for bit: one checkpoint folder per fraction."""
     from knowshift import steps
@@ -82,8 +83,8 @@ def restore(
         region=region.value,
         of=of.value,
         arithmetic=arithmetic.value,
-        seed=seed,
         patch=patch,
+        seed=seed,
     )
     for path in written:
         typer.echo(f"{path}")
@@ -92,7 +93,12 @@ def restore(
 @app.command()
 def merge(
     method: Annotated[
-        Rival, typer.Argument(metavar="METHOD", show_default=False, help="interpolate, random, dare or ties-trim.")
+        Rival,
+        typer.Argument(
+            metavar="METHOD",
+            show_default=False,
+            help="interpolate, random, dare, ties-trim, fapm, dg-hard, hft, layers or modules.",
+        ),
     ],
     base: Base,
     tuned: Tuned,
@@ -103,14 +109,24 @@ def merge(
     ] = None,
     fraction: Annotated[float | None, typer.Option(help="random: share of the weights to restore.")] = None,
     drop: Annotated[float | None, typer.Option(help="dare: share of the update to drop before rescaling.")] = None,
-    keep: Annotated[float | None, typer.Option(help="ties-trim: share of the weights that stay tuned.")] = None,
+    keep: Annotated[float | None, typer.Option(help="ties-trim, fapm: share of the weights that stay tuned.")] = None,
+    scale: Annotated[float | None, typer.Option(help="dg-hard: factor on the singular value threshold.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="layers: blocks to set back, such as 0-3,12.")
+    ] = None,
+    modules: Annotated[
+        str | None, typer.Option(metavar="LIST", help="modules: modules to set back, such as down,o.")
+    ] = None,
+    inverse: Annotated[
+        bool, typer.Option("--inverse", help="layers, modules, hft: set back what would stay tuned instead.")
+    ] = False,
     region: RegionOption = Region.all,
     seed: Seed = 0,
 ) -> None:
     """Make a control or rival of restoration from the same two models."""
     from knowshift import steps
 
-    folder = steps.merge(
+    merged = steps.merge(
         method.value,
         base,
         tuned,
@@ -122,5 +138,10 @@ def merge(
         fraction=fraction,
         drop=drop,
         keep=keep,
+        scale=scale,
+        layers=layers,
+        modules=modules,
+        inverse=inverse or None,
     )
-    typer.echo(f"{folder}")
+    typer.echo(f"{merged.folder}")
+    tell([f"squared update removed: {merged.removed_norm_share:.2%}"])

@@ -9,11 +9,18 @@ from knowshift.weights.bits import Bits, Values, decode
 from knowshift.weights.pairing import Pair
 from knowshift.weights.walk import Tile
 
+Option = float | str | bool | None
+Make = Callable[[Tile], Bits]
+
 
 class Method(Protocol):
-    """Options as attributes; ``prepare`` may read both checkpoints once, the function it returns is pure."""
+    """Options as attributes; the function that ``prepare`` returns gives the same bits in whatever order it is asked.
 
-    def prepare(self, pairs: Sequence[Pair], seed: int) -> Callable[[Tile], Bits]:
+    ``prepare`` may read both checkpoints, and what it returns may read whole tensors again (see ``tensors``), but
+    neither keeps more than a fixed part of the model in memory.
+    """
+
+    def prepare(self, pairs: Sequence[Pair], seed: int) -> Make:
         """A function that gives the new bits of a tile, in the tuned tensor's type."""
         ...
 
