@@ -125,8 +125,6 @@ def test_resized_embeddings_do_not_stop_a_comparison_of_blocks(pair_of, tmp_path
     )
     pairs, notes = pair(Checkpoint.open(base), Checkpoint.open(grown), "blocks")
     assert len(pairs) == 14 and "embed_tokens" in notes[0]
-    with pytest.raises(InputError, match=r"embed_tokens.*\[400, 32\] in base and \[408, 32\]"):
-        pair(Checkpoint.open(base), Checkpoint.open(grown), "embeddings")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float64])

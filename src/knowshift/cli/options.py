@@ -46,16 +46,6 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
-class Region(StrEnum):
-    """Which weights are ranked."""
-
-    blocks = "blocks"
-    attention = "attention"
-    mlp = "mlp"
-    embeddings = "embeddings"
-    all = "all"
-
-
 class Arithmetic(StrEnum):
     """Number type of the change scores."""
 
@@ -107,6 +97,14 @@ class Engine(StrEnum):
     vllm = "vllm"
 
 
+def check_region(value: str) -> str:
+    """Refuse a region that is none before any model is read."""
+    from knowshift.weights.regions import selector
+
+    selector(value)
+    return value
+
+
 FACTS = "world, entityquestions[:PATH], hf:NAME, or a JSONL, CSV, TSV, JSON or Parquet file."
 Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub id, adapter or smollm2.")]
 Base = Annotated[str, typer.Argument(metavar="BASE", show_default=False, help="The model before fine-tuning.")]
@@ -125,7 +123,16 @@ TensorParallel = Annotated[
 MasteryRun = Annotated[
     Path | None, typer.Option("--mastery", metavar="DIR", help="A mastery run: figures by level need it.")
 ]
-RegionOption = Annotated[Region, typer.Option("--region", help="blocks: every block tensor except norms.")]
+RegionOption = Annotated[
+    str,
+    typer.Option(
+        "--region",
+        metavar="REGION",
+        callback=check_region,
+        help="blocks (every block tensor except norms), attention, mlp, embeddings, all, or re:EXPRESSION: tensors whose "
+        "name it is found in.",
+    ),
+]
 ArithmeticOption = Annotated[Arithmetic, typer.Option("--arithmetic", help="Number type of the scores.")]
 RankOption = Annotated[Rank, typer.Option("--rank", help="What decides which weights go back first.")]
 OptionalFractions = Annotated[

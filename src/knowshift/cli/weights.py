@@ -15,7 +15,6 @@ from knowshift.cli.options import (
     Out,
     Rank,
     RankOption,
-    Region,
     RegionOption,
     Rival,
     Seed,
@@ -32,7 +31,7 @@ def diff(
     base: Base,
     tuned: Tuned,
     out: Out,
-    region: RegionOption = Region.blocks,
+    region: RegionOption = "blocks",
     arithmetic: ArithmeticOption = Arithmetic.float32,
     fraction: OptionalFractions = None,
     seed: Seed = 0,
@@ -44,7 +43,7 @@ def diff(
         base,
         tuned,
         out,
-        region=region.value,
+        region=region,
         arithmetic=arithmetic.value,
         fractions=fraction or PAPER_FRACTIONS,
         seed=seed,
@@ -60,7 +59,7 @@ def restore(
     out: Out,
     rank: RankOption = Rank.relative,
     order: Annotated[Order, typer.Option(help="From which end of the ranking.")] = Order.top,
-    region: RegionOption = Region.blocks,
+    region: RegionOption = "blocks",
     of: Annotated[
         Share, typer.Option(help="A share of all weights of the region, or of the changed ones.")
     ] = Share.all,
@@ -80,7 +79,7 @@ def restore(
         out,
         rank=rank.value,
         order=order.value,
-        region=region.value,
+        region=region,
         of=of.value,
         arithmetic=arithmetic.value,
         patch=patch,
@@ -120,7 +119,7 @@ def merge(
     inverse: Annotated[
         bool, typer.Option("--inverse", help="layers, modules, hft: set back what would stay tuned instead.")
     ] = False,
-    region: RegionOption = Region.all,
+    region: RegionOption = "all",
     seed: Seed = 0,
 ) -> None:
     """Make a control or rival of restoration from the same two models."""
@@ -131,7 +130,7 @@ def merge(
         base,
         tuned,
         out,
-        region=region.value,
+        region=region,
         seed=seed,
         alpha=alpha,
         removed_share=removed_share,

@@ -4,16 +4,19 @@ Knows names, shapes and types; reads no weights until asked for a stretch of one
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from knowshift.errors import InputError
 from knowshift.weights.bits import Bits, recast
 from knowshift.weights.checkpoint import FLOATS, Checkpoint
 from knowshift.weights.header import Tensor
-from knowshift.weights.regions import Place, classify, kinds, unwrapped
+from knowshift.weights.matching import listed, match
+from knowshift.weights.regions import Place, classify, selector
+from knowshift.weights.strict import quoted
 
-_INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight")
-_HEADS = ("lm_head.weight", "embed_out.weight")
-_COUNTERS = ("BOOL", "I64", "I32")  # bookkeeping beside the weights, never weights
+_COUNTERS = ("BOOL", "I64")  # bookkeeping beside the weights, never weights
+_UNPACKED = ("F64", "C64")  # types that are no result of quantization
+_ROUNDED = {("F32", "BF16"), ("F32", "F16"), ("F16", "BF16"), ("BF16", "F16")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Pair:
     Attributes:
         name: its name in the tuned checkpoint.
         place: where it belongs.
-        base, tuned: where its bytes lie in each.
+        base, tuned: where its bytes lie in each. Where the vocabulary was resized the two differ in rows.
         base_checkpoint, tuned_checkpoint: the checkpoints they lie in.
     """
 
@@ -35,9 +38,16 @@ class Pair:
     tuned_checkpoint: Checkpoint
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what is compared: the rows that both sides have, which come first in each."""
+        if self.base.shape == self.tuned.shape:
+            return self.tuned.shape
+        return (min(self.base.shape[0], self.tuned.shape[0]), *self.tuned.shape[1:])
+
+    @property
     def size(self) -> int:
-        """Number of elements."""
-        return self.tuned.size
+        """Number of elements compared: the first ones of either side."""
+        return prod(self.shape)
 
     def base_bits(self, start: int, stop: int) -> Bits:
         """Base's elements in the tuned checkpoint's type (the stored bits themselves where both agree)."""
@@ -56,84 +66,84 @@ class Pair:
 def pair(base: Checkpoint, tuned: Checkpoint, region: str = "all") -> tuple[list[Pair], list[str]]:
     """The tensors of ``region`` in both checkpoints, in the tuned checkpoint's order.
 
-    Names match as they are, or without wrapper prefixes (``model.``) where only one side has them. A head
-    that base does not store because it is tied to the input embeddings is compared with those. Stored
-    constants such as causal masks are no weights and are passed over.
+    Names are matched as ``matching.match`` says. Embeddings and heads with more rows on one side, as after new
+    tokens or padding, are compared in the rows that both have; the others stay as they are in the tuned model.
+    Where types differ, base's values are compared, and put back, in the tuned type.
 
     Returns:
-        The pairs, and notes for the user on what differs outside of the region or in type.
+        The pairs, and notes for the user on tied heads, rows without counterpart and differing types.
 
     Raises:
         InputError: naming the tensors that only one side has, that differ in shape, or whose type cannot be
-            ranked; or the region if it is empty.
+            ranked; or the region if it is unknown or empty.
     """
-    wanted = kinds(region)
-    partner, missing, extra, notes = _match(base, tuned)
-    if missing:
-        raise InputError(f"{tuned.folder}: {_listed(missing)} missing, which {base.folder} has")
-    if extra:
-        raise InputError(f"{tuned.folder}: {_listed(extra)} not in {base.folder}")
+    inside = selector(region)
+    matched = match(base.tensors, tuned.tensors)
+    if matched.missing or matched.extra:
+        raise InputError(_unmatched(base, tuned, matched.missing, matched.extra))
+    notes = matched.notes
     pairs: list[Pair] = []
     casts: dict[tuple[str, str], list[str]] = {}
-    for name, other in partner.items():
+    for name, other in matched.partner.items():
         left, right, place = base.tensors[other], tuned.tensors[name], classify(name)
-        inside = place.kind in wanted and right.dtype not in _COUNTERS
+        wanted = inside(name) and not _bookkeeping(right, place)
         if left.shape != right.shape:
-            what = f"tensor {name!r} has shape {list(left.shape)} in base and {list(right.shape)} when tuned"
-            if inside or place.kind != "embedding":
-                raise InputError(f"{right.file}: {what}")
-            notes.append(f"{what}; it is outside of the region {region}")
-        if not inside:
+            notes.append(_resized(left, right, place, None if wanted else region))
+        if not wanted:
             continue
         for tensor in (left, right):
             if tensor.dtype not in FLOATS:
-                raise InputError(
-                    f"{tensor.file}: tensor {tensor.name!r} is stored as {tensor.dtype}: only "
-                    f"{', '.join(FLOATS)} weights can be compared"
-                )
+                raise InputError(_refused(tensor))
         if left.dtype != right.dtype:
             casts.setdefault((left.dtype, right.dtype), []).append(name)
         pairs.append(Pair(name, place, left, right, base, tuned))
     if not sum(entry.size for entry in pairs):
         raise InputError(f"--region {region}: {tuned.folder} has no weights there")
     for (source, target), names in casts.items():
-        notes.append(f"{_listed(names)}: stored as {source} in base, compared as {target}, the tuned type")
+        rounded = "rounded to" if (source, target) in _ROUNDED else "exactly as"
+        notes.append(f"{listed(names)}: stored as {source} in base, compared {rounded} {target}, the tuned type")
     return pairs, notes
 
 
-def _match(base: Checkpoint, tuned: Checkpoint) -> tuple[dict[str, str], list[str], list[str], list[str]]:
-    """Tuned names to base names, base names without a partner, tuned names without one, and notes."""
-    left = [name for name in base.tensors if classify(name).kind != "buffer"]
-    right = [name for name in tuned.tensors if classify(name).kind != "buffer"]
-    partner = {name: name for name in right if name in base.tensors}
-    taken = set(partner.values())
-    bare: dict[str, list[str]] = {}
-    for name in left:
-        if name not in taken:
-            bare.setdefault(unwrapped(name), []).append(name)
-    embeddings = {unwrapped(name): name for name in base.tensors if unwrapped(name) in _INPUT_EMBEDDINGS}
-    extra: list[str] = []
-    notes: list[str] = []
-    for name in right:
-        if name in partner:
-            continue
-        candidates = bare.get(unwrapped(name), [])
-        if len(candidates) == 1:
-            partner[name] = candidates[0]
-            del bare[unwrapped(name)]
-        elif unwrapped(name) in _HEADS and embeddings:
-            partner[name] = next(iter(embeddings.values()))
-            notes.append(f"{name!r} is compared with {partner[name]!r}, to which base ties it")
-        else:
-            extra.append(name)
-    missing = [name for names in bare.values() for name in names]
-    heads = [name for name in missing if unwrapped(name) in _HEADS]
-    notes += [f"{name!r} of base has no counterpart: the tuned model ties it" for name in heads]
-    ordered = {name: partner[name] for name in right if name in partner}
-    return ordered, [name for name in missing if name not in heads], extra, notes
+def _bookkeeping(tensor: Tensor, place: Place) -> bool:
+    """Counters and indices. Other integers are weights that were quantized, if they lie where weights do."""
+    integer = tensor.dtype[0] in "IU" and place.layer is None and place.kind != "embedding"
+    return place.kind == "buffer" or tensor.dtype in _COUNTERS or integer
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"
+def _resized(left: Tensor, right: Tensor, place: Place, outside_of: str | None) -> str:
+    """The note on a tensor whose vocabulary was resized."""
+    what = f"tensor {quoted(right.name)} has shape {quoted(list(left.shape))} in base and"
+    what += f" {quoted(list(right.shape))} when tuned"
+    same_rows = left.shape and right.shape and left.shape[1:] == right.shape[1:]
+    if place.kind != "embedding" or not same_rows:
+        raise InputError(f"{right.file}: {what}")
+    if outside_of is not None:
+        return f"{what}; it is outside of the region {outside_of} and stays tuned"
+    common, more = sorted((left.shape[0], right.shape[0]))
+    rest = "are new and stay tuned" if more == right.shape[0] else "of base have no counterpart"
+    return f"{what}: the first {common} rows are compared, the other {more - common} {rest}"
+
+
+def _unmatched(base: Checkpoint, tuned: Checkpoint, missing: list[str], extra: list[str]) -> str:
+    for tensor in (*tuned.tensors.values(), *base.tensors.values()):
+        # A quantized model differs in its tensors' names too, but that is not what is wrong with it.
+        quantized = tensor.dtype not in (*FLOATS, *_UNPACKED)
+        if quantized and not _bookkeeping(tensor, classify(tensor.name)):
+            return _refused(tensor)
+    faults = []
+    if missing:
+        faults.append(f"{listed(missing)} missing, which {base.folder} has")
+    if extra:
+        faults.append(f"{listed(extra)} not in {base.folder}")
+    hint = ": an adapter that was not merged" if any(".lora_" in name for name in (*missing, *extra)) else ""
+    return f"{tuned.folder}: {'; '.join(faults)}{hint}"
+
+
+def _refused(tensor: Tensor) -> str:
+    kind = "" if tensor.dtype in _UNPACKED else ", a quantized type"
+    how = "from_pretrained(folder, dtype='float32')" if tensor.dtype in _UNPACKED else "model.dequantize()"
+    return (
+        f"{tensor.file}: tensor {quoted(tensor.name)} is stored as {tensor.dtype}{kind}: only {', '.join(FLOATS)} "
+        f"weights can be compared; convert the model first (in transformers: {how}, then save_pretrained)"
+    )
