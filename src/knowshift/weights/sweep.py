@@ -1,21 +1,33 @@
-"""A loaded model walked through restorations and interpolations, in place and back, bit for bit.
+"""A loaded model walked through restorations and rivals, in place and back, bit for bit.
 
 Evaluating many fractions needs no checkpoint written or loaded: the weights are put into the model's own
-parameters, and on leaving a ``with`` block the tuned bits are put back.
+parameters, and on leaving a ``with`` block the tuned bits are put back. What the model then is, is exactly what
+loading the written checkpoint gives.
+
+Memory beside the model: where the tuned checkpoint is on disk, its bits are read from there again and nothing is
+held. Without one, the old bits of the elements that differ are held while a block lasts, with one bit an element for
+their places. A base on disk is read in tiles; a loaded one is the caller's.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
 
 from knowshift.errors import InputError
+from knowshift.weights import placing
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
+from knowshift.weights.loaded import Loaded
+from knowshift.weights.merge import method
 from knowshift.weights.merge.interpolate import Interpolate
+from knowshift.weights.merge.meter import Meter
+from knowshift.weights.merge.method import Make, Option
 from knowshift.weights.pairing import Pair, pair
 from knowshift.weights.ranking import Ranking, exact
 from knowshift.weights.regions import unwrapped
@@ -23,7 +35,7 @@ from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
 from knowshift.weights.taken import take
 from knowshift.weights.walk import Tile, walk
 
-_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +43,11 @@ class Info:
     """What is in the model now.
 
     Attributes:
-        method: ``relative``, ``random`` ..., or ``interpolate``.
-        fraction: of the ranked elements restored; None for interpolation.
-        alpha: of the interpolation; None for a restoration.
-        count: elements that were set (restored elements, or all of the region).
+        method: ``relative``, ``random`` ..., or the name of a rival, such as ``interpolate``.
+        fraction: of the ranked elements restored; None for what is no restoration.
+        alpha: of an interpolation, else None.
+        count: elements that were set (restored elements; all of the region for an interpolation; for other rivals
+            those that no longer have the tuned bits).
         removed_norm_share: squared norm of (tuned - these weights), measured on the stored weights, as a share of
             the squared norm of (tuned - base).
     """
@@ -46,41 +59,84 @@ class Info:
     removed_norm_share: float
 
 
+@dataclass(slots=True)
+class _Ground:
+    """A region: its pairs, where each lies in the model (None: tied to another that does), what is known of it."""
+
+    pairs: list[Pair]
+    notes: list[str]
+    places: list[torch.Tensor | None]
+    rankings: dict[Rule, Ranking] = field(default_factory=dict)
+
+    def ranking(self, rule: Rule) -> Ranking:
+        if rule not in self.rankings:
+            self.rankings[rule] = Ranking(self.pairs, rule)
+        return self.rankings[rule]
+
+
 class Sweep:
-    """A loaded tuned model whose region can be restored in place.
+    """A loaded tuned model that can be restored, interpolated or pruned in place.
 
     Args:
-        model: the tuned model, on any device. In another type than the checkpoint's, it gets the stored weights
-            cast to its own, as loading would cast them.
-        base, tuned: the two checkpoint folders.
-        region, arithmetic, seed: as in ``restore``.
+        model: the tuned model, on any device or spread over several. In another type than the checkpoint's, it
+            gets the stored weights cast to its own, as loading would cast them.
+        base: the base model's checkpoint folder, or the base model itself, loaded.
+        tuned: the tuned model's checkpoint folder. Without one ``model`` itself is the tuned side, in its own type.
+        region, arithmetic, seed: as in ``restore``; region and seed may be others in each step.
 
     Raises:
-        InputError: if the checkpoints do not belong together, or ``model`` does not hold the tuned weights.
+        InputError: if the two do not belong together, ``model`` does not hold the tuned weights, or a tensor is
+            not in memory as a whole.
     """
 
     def __init__(
         self,
         model: torch.nn.Module,
-        base: Path,
-        tuned: Path,
+        base: Path | torch.nn.Module,
+        tuned: Path | None = None,
         *,
         region: str = "blocks",
         arithmetic: Arithmetic = "float32",
         seed: int = 0,
     ) -> None:
+        if base is model:
+            raise InputError("the base of a sweep is the tuned model itself")
         self._arithmetic: Arithmetic = arithmetic
         self._seed = seed
-        self.pairs, self.notes = pair(Checkpoint.open(base), Checkpoint.open(tuned), region)
-        self._flat = _parameters(model, self.pairs)
-        self._rankings: dict[Rule, Ranking] = {}
+        self._region = region
+        self._base = Loaded(base) if isinstance(base, torch.nn.Module) else Checkpoint.open(Path(base))
+        self._live = Loaded(model) if tuned is None else None
+        self._tuned = self._live or Checkpoint.open(Path(tuned or ""))
+        self._places = placing.Places(model)
+        self._grounds: dict[str, _Ground] = {}
         self._busy = False
-        self._verify()
+        self._changed: tuple[_Ground, set[tuple[int, int]]] | None = None
+        self._ground(region)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The tensors of the sweep's own region."""
+        return self._ground(self._region).pairs
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of them, see ``pairing.pair``."""
+        return self._ground(self._region).notes
 
     @contextmanager
-    def restored(self, rank: Rank, fraction: float | str, order: Order = "top", of: Of = "all") -> Iterator[Info]:
+    def restored(
+        self,
+        rank: Rank,
+        fraction: float | str,
+        order: Order = "top",
+        of: Of = "all",
+        *,
+        region: str | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Info]:
         """Within the block the model is what ``restore`` with these settings would write."""
-        ranking = self._ranking(Rule(rank, order, of, self._arithmetic, self._seed))
+        ground = self._ground(region)
+        ranking = ground.ranking(Rule(rank, order, of, self._arithmetic, self._seed if seed is None else seed))
         (chosen,) = take(ranking, ranking.cuts([exact(fraction)]))
 
         def make(tile: Tile) -> Bits:
@@ -88,77 +144,141 @@ class Sweep:
 
         energy = float(ranking.energy.sum())
         share = min(chosen.energy / energy, 1.0) if energy else 0.0
-        with self._holding(make):
+        with self._holding(ground, make):
             yield Info(rank, float(exact(fraction)), None, chosen.cut.count, share)
 
     @contextmanager
-    def interpolated(self, alpha: float | None = None, *, removed_share: float | None = None) -> Iterator[Info]:
+    def interpolated(
+        self,
+        alpha: float | None = None,
+        *,
+        removed_share: float | None = None,
+        region: str | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Info]:
         """Within the block the region is base + alpha * (tuned - base); see ``merge.interpolate``."""
-        mix = Interpolate(alpha=alpha, removed_share=removed_share).solve(self.pairs, self._seed)
-        count = sum(entry.size for entry in self.pairs)
-        with self._holding(mix.bits):
+        ground = self._ground(region)
+        wanted = Interpolate(alpha=alpha, removed_share=removed_share)
+        mix = wanted.solve(ground.pairs, self._seed if seed is None else seed)
+        count = sum(entry.size for entry in ground.pairs)
+        with self._holding(ground, mix.bits):
             yield Info("interpolate", None, mix.alpha, count, mix.removed_norm_share)
 
     @contextmanager
-    def _holding(self, make: Callable[[Tile], Bits]) -> Iterator[None]:
+    def merged(
+        self, name: str, *, region: str | None = None, seed: int | None = None, **options: Option
+    ) -> Iterator[Info]:
+        """Within the block the model is what ``merge`` with this method and options would write, on this region."""
+        ground = self._ground(region)
+        meter = Meter(method(name, **options).prepare(ground.pairs, self._seed if seed is None else seed))
+        with self._holding(ground, meter):
+            yield Info(name, None, None, meter.moved, meter.removed_norm_share)
+
+    def holding(self, name: str, **settings: Any) -> AbstractContextManager[Info]:
+        """``restored``, ``interpolated`` or ``merged`` by name: a rank, or a method of ``merge``, and its settings."""
+        if name in get_args(Rank):
+            return self.restored(name, **settings)  # type: ignore[arg-type]
+        return self.interpolated(**settings) if name == "interpolate" else self.merged(name, **settings)
+
+    def through(self, steps: Iterable[tuple[str, Mapping[str, Any]]], evaluate: Callable[[Info], T]) -> list[T]:
+        """Walk the model through ``steps``, each a name and settings as ``holding`` takes them.
+
+        Returns:
+            What ``evaluate`` made of each. An error in it ends the walk, with the tuned bits put back.
+        """
+        results = []
+        for name, settings in steps:
+            with self.holding(name, **settings) as info:
+                results.append(evaluate(info))
+        return results
+
+    @contextmanager
+    def _holding(self, ground: _Ground, make: Make) -> Iterator[None]:
         if self._busy:
             raise RuntimeError("one restoration at a time: leave the first with block before the next")
+        self._put_back()  # only something if that was itself interrupted
         self._busy = True
         try:
-            self._put(make)
+            self._put(ground, make)
             yield
         finally:
-            self._put(lambda tile: tile.pair.tuned_bits(tile.start, tile.stop))
             self._busy = False
+            self._put_back()
 
-    def _put(self, make: Callable[[Tile], Bits]) -> None:
+    def _put(self, ground: _Ground, make: Make) -> None:
+        changed: set[tuple[int, int]] = set()
+        self._changed = ground, changed
+
         def put(tile: Tile) -> None:
-            target = self._flat[tile.number][tile.start : tile.stop]
-            target.copy_(_tensor(make(tile), tile.pair.tuned.dtype))
+            bits = make(tile)
+            place = ground.places[tile.number]
+            tuned = tile.pair.tuned_bits(tile.start, tile.stop)
+            if place is None or np.array_equal(bits, tuned):
+                return
+            if self._live is not None:
+                self._live.remember(tile.pair.name, tile.start, tuned, bits)
+            changed.add((tile.number, tile.start))
+            placing.write(place, tile.start, bits, tile.pair.tuned.dtype)
 
-        for _ in walk(self.pairs, put, "weights into the model"):
+        self._over(ground, put, "weights into the model")
+
+    def _put_back(self) -> None:
+        if self._changed is None:
+            return
+        ground, changed = self._changed
+
+        def put(tile: Tile) -> None:
+            place = ground.places[tile.number]
+            if place is not None and (tile.number, tile.start) in changed:
+                bits = tile.pair.tuned_bits(tile.start, tile.stop)
+                placing.write(place, tile.start, bits, tile.pair.tuned.dtype)
+
+        self._over(ground, put, "tuned weights back")
+        self._changed = None
+        if self._live is not None:
+            self._live.forget()
+
+    def _over(self, ground: _Ground, work: Callable[[Tile], None], description: str) -> None:
+        places = [place for place in ground.places if place is not None]
+        placing.settle(places)
+        for _ in walk(ground.pairs, work, description):
             pass
+        placing.settle(places)
 
-    def _verify(self) -> None:
+    def _ground(self, region: str | None) -> _Ground:
+        region = region or self._region
+        if region not in self._grounds:
+            pairs, notes = pair(self._base, self._tuned, region)
+            ground = _Ground(pairs, notes, _where(self._places, pairs))
+            self._verify(ground)
+            self._grounds[region] = ground
+        return self._grounds[region]
+
+    def _verify(self, ground: _Ground) -> None:
         def differs(tile: Tile) -> bool:
-            here = self._flat[tile.number][tile.start : tile.stop]
-            stored = _tensor(tile.pair.tuned_bits(tile.start, tile.stop), tile.pair.tuned.dtype)
-            return not torch.equal(here, stored.to(here.dtype).to(here.device))
+            place = ground.places[tile.number]
+            bits = tile.pair.tuned_bits(tile.start, tile.stop)
+            return place is not None and not placing.holds(place, tile.start, bits, tile.pair.tuned.dtype)
 
-        for tile, different in walk(self.pairs, differs, "comparing"):
+        if self._live is not None:
+            return
+        if self._busy:
+            raise RuntimeError("one restoration at a time: leave the first with block before the next")
+        for tile, different in walk(ground.pairs, differs, "comparing"):
             if different:
                 raise InputError(
                     f"{tile.pair.tuned.file}: tensor {tile.pair.name!r} differs from the loaded model's: a sweep "
                     "starts from the tuned model as stored"
                 )
 
-    def _ranking(self, rule: Rule) -> Ranking:
-        if rule not in self._rankings:
-            self._rankings[rule] = Ranking(self.pairs, rule)
-        return self._rankings[rule]
 
+def _where(places: placing.Places, pairs: list[Pair]) -> list[torch.Tensor | None]:
+    """The place of each pair's tensor; None where a file stores under two names what the model ties."""
+    found = [places.find(entry.name, entry.tuned.shape) for entry in pairs]
+    times = Counter(placing.place_of(view) for view in found)
 
-def _parameters(model: torch.nn.Module, pairs: list[Pair]) -> list[torch.Tensor]:
-    """The model's own storage of each pair's tensor, as one dimension."""
-    named = dict(model.named_parameters(remove_duplicate=False))
-    bare: dict[str, list[str]] = {}
-    for name in named:
-        bare.setdefault(unwrapped(name), []).append(name)
-    flat = []
-    for entry in pairs:
-        names = [entry.name] if entry.name in named else bare.get(unwrapped(entry.name), [])
-        found = named[names[0]] if len(names) == 1 else None
-        if found is None or tuple(found.shape) != entry.tuned.shape or not found.is_contiguous():
-            raise InputError(
-                f"{entry.tuned.file}: the loaded model has no parameter {entry.name!r} of shape "
-                f"{list(entry.tuned.shape)}"
-            )
-        flat.append(found.detach().view(-1))
-    return flat
+    def tied(entry: Pair, view: torch.Tensor) -> bool:
+        place = placing.place_of(view)
+        return times[place] > 1 and unwrapped(entry.name) != unwrapped(places.first.get(place, entry.name))
 
-
-def _tensor(bits: Bits, dtype: str) -> torch.Tensor:
-    signed = np.int32 if bits.itemsize == 4 else np.int16
-    if not bits.flags.writeable or not bits.flags.aligned:
-        bits = bits.copy()  # torch has no read-only tensors
-    return torch.from_numpy(bits.view(signed)).view(_TYPES[dtype])
+    return [None if tied(entry, view) else view for entry, view in zip(pairs, found, strict=True)]

@@ -29,7 +29,7 @@ from knowshift.weights.pairing import Pair
 from knowshift.weights.walk import Tile
 
 _SMALLEST = 1024
-_BLOCK = 1 << 20  # elements of a block: 8 MB in float64
+_BLOCK = 1 << 22  # elements of a block: 32 MB in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,7 @@ class Stack:
         """tuned - base of rows ``first`` to ``last`` of one matrix, exactly."""
         start = (matrix * self.rows + first) * self.columns
         stop = start + (last - first) * self.columns
-        tile = Tile(0, self.pair, start, stop)
-        base, tuned = finite_values(tile, self.pair.base_bits(start, stop), self.pair.tuned_bits(start, stop))
-        return (tuned.astype(np.float64) - base).reshape(last - first, self.columns)
+        return self._difference(start, stop).reshape(last - first, self.columns)
 
     def blocks(self, matrix: int) -> Iterator[Matrix]:
         """One matrix's update in blocks along its longer side; each row spans the shorter."""
@@ -61,12 +59,18 @@ class Stack:
 
     def _across(self, matrix: int, first: int, last: int) -> Matrix:
         """Columns ``first`` to ``last`` of one matrix's update, as rows."""
-        start, dtype = matrix * self.rows * self.columns, self.pair.tuned.dtype
-        part = []
-        for read in (self.pair.base_bits, self.pair.tuned_bits):
-            bits = read(start, start + self.rows * self.columns).reshape(self.rows, self.columns)
-            part.append(decode(np.ascontiguousarray(bits[:, first:last]).reshape(-1), dtype).astype(np.float64))
-        return (part[1] - part[0]).reshape(self.rows, last - first).T
+        if last - first == self.columns:
+            return self.update(matrix, 0, self.rows).T
+        update = np.empty((self.rows, last - first))
+        for row in range(self.rows):
+            start = (matrix * self.rows + row) * self.columns
+            update[row] = self._difference(start + first, start + last)
+        return update.T
+
+    def _difference(self, start: int, stop: int) -> Matrix:
+        tile = Tile(0, self.pair, start, stop)
+        base, tuned = finite_values(tile, self.pair.base_bits(start, stop), self.pair.tuned_bits(start, stop))
+        return tuned.astype(np.float64) - base
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +123,10 @@ class DgHard:
 
 def _stack(pair: Pair) -> Stack | None:
     """``pair`` as matrices; None if it stays as it is."""
-    shape = pair.tuned.shape
+    shape = pair.shape
     if len(shape) < 2 or pair.size < _SMALLEST:
         return None
-    columns = shape[-1]
-    # What is compared of a tensor is whole rows, but not always all of them.
-    rows = shape[-2] if len(shape) > 2 else pair.size // columns
+    rows, columns = shape[-2:]
     return Stack(pair, rows, columns) if rows * columns >= _SMALLEST else None
 
 
