@@ -234,6 +234,7 @@ def test_as_if_everything_had_been_scored(
         assert {"samples": 3, "until": wanted, "level": level}.items() <= record["options"].items()
         assert record["search"]["looked"] == looked.height
     assert record["continues"]["options"]["until"] == 12
+    assert record["options"]["tensor_parallel"] == 1
     capsys.readouterr()
     assert run("select", folder, "--level", level, "--size", 30, "--seed", 4, "--out", tmp_path / "again") == 0
     assert (tmp_path / "again").read_bytes() == file.read_bytes()
@@ -305,6 +306,12 @@ def test_refusals(
     assert "exclude each other" in refused(capsys, "select", scored, *to, "--size", 2, "--until", 2)
     assert "--samples has no effect without --until" in refused(
         capsys, "select", scored, *to, "--size", 2, "--samples", 2
+    )
+    assert "--tensor-parallel has no effect without --until" in refused(
+        capsys, "select", scored, *to, "--size", 2, "--tensor-parallel", 2
+    )
+    assert "--tensor-parallel is for --engine vllm" in refused(
+        capsys, "select", scored, *to, "--until", 2, "--tensor-parallel", 2
     )
     assert "--level must be" in refused(capsys, "select", scored, "--level", 7, *to[2:], "--until", 2)
     assert "--domain must be" in refused(capsys, "select", scored, *to, "--until", 2, "--domain", "wide")

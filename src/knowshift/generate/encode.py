@@ -19,7 +19,8 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
         members = [index for index, prompt in enumerate(prompts) if (prompt.user is not None) == chat]
         if members:
             try:
-                ids = tokenizer([texts[index] for index in members], add_special_tokens=not chat).input_ids
+                asked = [texts[index] for index in members]
+                ids = tokenizer(asked, add_special_tokens=not chat, verbose=False).input_ids  # no word on long ones
             except Exception as error:  # the tokenizers library raises bare Exception on a word it has no token for
                 raise InputError(f"the tokenizer cannot read the prompts: {error}") from error
             for index, own in zip(members, ids, strict=True):

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,26 +41,32 @@ class MasteryOptions(Settings):
         return self.templates * self.samples
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
     """One fact, ready to be asked.
 
     Attributes:
         prompts: one for each phrasing, in the order of the templates.
         keys: (phrasings, 2) numbers of 64 bits: the name of each prompt in the store.
-        matcher: what counts as right.
+        answers: what is accepted, other names apart.
+        case_sensitive: whether capitals count.
     """
 
     prompts: list[Prompt]
     keys: npt.NDArray[np.uint64]
-    matcher: Matcher
+    answers: tuple[str, ...]
+    case_sensitive: bool
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        """What counts as right; made when first asked for, since facts that lack no draws need none."""
+        return Matcher(self.answers, case_sensitive=self.case_sensitive)
 
 
 def ask(fact: Fact, options: MasteryOptions) -> Asked:
     """Put one fact into words."""
     prompts = prompts_of(fact, options)
-    matcher = Matcher(fact.answers, case_sensitive=options.case_sensitive)
-    return Asked(prompts, prompt_keys(fact, prompts, options), matcher)
+    return Asked(prompts, prompt_keys(fact, prompts, options), fact.answers, options.case_sensitive)
 
 
 def prompts_of(fact: Fact, options: MasteryOptions) -> list[Prompt]:
@@ -71,10 +78,11 @@ def prompts_of(fact: Fact, options: MasteryOptions) -> list[Prompt]:
 def prompt_keys(fact: Fact, prompts: Sequence[Prompt], options: MasteryOptions) -> npt.NDArray[np.uint64]:
     """128-bit digests of everything about a prompt that decides its draws and their verdicts.
 
-    The accepted names are part of it because a draw ends where they are found. How many draws are wanted is not:
+    The accepted names are part of it because a draw ends where they are found, and the fact's own answers because
+    they are found in other places than their other names. How many draws are wanted is not:
     more of them are added to those that are there.
     """
-    common = hashlib.blake2b(_packed(accepted(fact.answers), options.case_sensitive), digest_size=16)
+    common = hashlib.blake2b(_packed(fact.answers, accepted(fact.answers), options.case_sensitive), digest_size=16)
     digests = []
     for prompt in prompts:
         own = common.copy()

@@ -33,8 +33,8 @@ RECORD: dict[str, Any] = {
 }
 TEXT_COLUMNS = ("texts", "tokens", "finish")
 
-# Merge when more than MANY files are smaller than FULL bytes, into files of about FULL. A file is read as a whole, so
-# this also bounds what reading takes.
+# When more than MANY files are smaller than half of FULL bytes, they are merged into files of about FULL. One is read
+# as a whole, so this also bounds what reading takes.
 MANY = 64
 FULL = 1 << 20
 
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
     def within(self, other: "Part") -> bool:
         """Whether ``other`` was merged from this file among others."""
-        return other.first <= self.first and self.last <= other.last and self.path != other.path
+        return other.first <= self.first and self.last <= other.last and self[:2] != other[:2]
 
 
 def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
@@ -60,8 +60,8 @@ def list_parts(folder: Path) -> tuple[list[Part], list[Part]]:
     Raises:
         InputError: if a Parquet file there is no part of a store.
     """
-    found = sorted(_named(path) for path in folder.glob("*.parquet"))
-    found.sort(key=lambda part: (part.first, -part.last))  # a merged file before what it was merged from
+    found = [_named(path) for path in folder.glob("*.parquet")]
+    found.sort(key=lambda part: (part.first, -part.last, part.digest))  # what is merged before what it was merged from
     counting: list[Part] = []
     merged: list[Part] = []
     for part in found:
@@ -112,7 +112,7 @@ def merge_parts(folder: Path) -> None:
     parts, merged = list_parts(folder)
     for part in merged:
         part.path.unlink(missing_ok=True)
-    small = [part.path.stat().st_size < FULL for part in parts]
+    small = [part.path.stat().st_size < FULL // 2 for part in parts]
     if sum(small) <= MANY:
         return
     for group in _groups(zip(parts, small, strict=True)):

@@ -181,11 +181,13 @@ def _read_index(parts: Sequence[Part]) -> _Index:
     columns = ["high", "low", "first", "count", "greedy", "kept"]
     pieces = [_index_of(pl.DataFrame(schema={name: RECORD[name] for name in columns}), 0)]
     pieces += [_index_of(read_part(part, columns), number) for number, part in enumerate(parts)]
-    together = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+    loose = [list(column) for column in zip(*pieces, strict=True)]
     del pieces
-    high, low, first = together[:3]
-    order = np.lexsort((first, low, high))  # stable: equal ones stay in the order of the files
-    return _Index(*(column[order] for column in together))
+    together = [np.concatenate(loose.pop(0)) for _ in _Index._fields]  # one column at a time: memory stays flat
+    order = np.lexsort((together[2], together[1], together[0]))  # stable: equal ones stay in the order of the files
+    for place, column in enumerate(together):
+        together[place] = column[order]
+    return _Index(*together)
 
 
 def _index_of(frame: pl.DataFrame, part: int) -> _Index:
