@@ -13,21 +13,8 @@ from knowshift.facts.sources import read_facts
 
 TABLE = resources.files("knowshift.facts").joinpath("aliases.toml").read_text("utf-8")
 GROUPS: list[list[str]] = tomllib.loads(TABLE)["groups"]
+WORDS: list[str] = tomllib.loads(TABLE)["everyday_words"]
 ABBREVIATION = re.compile(r"(?:[A-Z]\.?){1,5}")
-
-# Words and names in which a short name could hide.
-_TEXT = """
-accelerate adoption aliasing annapolis argentina bangladesh bradford braintree cambodia canonical challenge clayton
-colorado cypress denominator education enterprise factory figueiredo founder geneticist girish greenland heiress
-hollywood homeland hopeless indianapolis klagenfurt manufacturing miranda nicaragua nikolaevich nokia oxford pineapple
-plainfield popular period prevalent renowned romania seton siamese slovakia solihull stanford steinbrunner together
-tomato transatlantic trouble tuesday vigilant virginia
-"""
-BYSTANDERS = re.findall(r"\w+", _TEXT)
-
-# Hidden in words that no question with their answer brings up: Mulholland, Ottorino, Braintree, transatlantic,
-# Miescher.
-HIDDEN_ON_PURPOSE = {"Holland", "Torino", "Aintree", "Atlantic", "Escher"}
 
 
 def same(one: str, other: str) -> bool:
@@ -47,21 +34,26 @@ def test_a_group_is_of_at_least_two_names_in_order() -> None:
 
 def test_no_name_is_so_short_that_it_turns_up_by_chance() -> None:
     for name in chain.from_iterable(GROUPS):
-        assert ABBREVIATION.fullmatch(name) or len(re.sub(r"\W", "", name)) >= 4 or "&" in name, name
+        assert ABBREVIATION.fullmatch(name) or len(re.sub(r"\W", "", name)) >= 3 or "&" in name, name
 
 
-def test_no_other_name_hides_in_a_word_or_name_of_something_else() -> None:
-    """What the first name of a group finds is its own affair; the others must not add accidents."""
-    world = " ".join(f"{fact.subject} {fact.answers}" for fact in read_facts("world"))
-    words = {*re.findall(r"\w+", fold(world)), *BYSTANDERS}
-    found = set()
+def test_another_name_is_never_found_inside_a_word() -> None:
     for group in GROUPS:
-        own = " ".join(map(fold, group))
         for name in group[1:]:
-            part = fold(name)
-            if not ABBREVIATION.fullmatch(name) and any(part in word[1:] and word not in own for word in words):
-                found.add(name)
-    assert found == HIDDEN_ON_PURPOSE
+            matcher = Matcher(group[:1])
+            assert matcher.contains(f"so {name}.") and matcher.strict(f"so {name}."), name
+            hidden = re.sub(r"\W", "", f"x{name}x")
+            assert matcher.contains(hidden) == (fold(group[0]) in fold(hidden)), name
+            assert not matcher.strict(hidden), name
+
+
+def test_everyday_words_count_only_with_their_capital() -> None:
+    names = set(chain.from_iterable(group[1:] for group in GROUPS))
+    assert set(WORDS) <= names
+    for group in GROUPS:
+        for word in set(WORDS) & set(group[1:]):
+            assert Matcher(group[:1]).contains(f"a {word}, so")
+            assert not Matcher(group[:1]).contains(f"a {word.lower()}, so")
 
 
 def test_abbreviations_are_whole_words_in_capitals() -> None:
