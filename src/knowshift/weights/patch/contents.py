@@ -20,12 +20,9 @@ from knowshift.weights.walk import threads
 _BYTE = np.dtype(np.uint8)
 
 
-def leaf(*parts: memoryview | bytes) -> bytes:
-    """The digest of one block, given in one part or several."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+def leaf(block: memoryview) -> bytes:
+    """The digest of one block."""
+    return hashlib.sha256(block).digest()
 
 
 def leaves(tensor: Tensor, block: int, first: int = 0) -> Iterator[bytes]:

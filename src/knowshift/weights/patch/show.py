@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from knowshift.weights.patch.container import Entry, Patch
+from knowshift.weights.patch.container import Patch
+from knowshift.weights.patch.manifest import Entry
 from knowshift.weights.regions import classify
 
 

@@ -4,7 +4,6 @@ Needs the patch and the one model; never the base. The model's tensors must be e
 patch starts from, and what is made is checked to be exactly the other side before it gets its name.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +13,12 @@ from knowshift.errors import InputError
 from knowshift.weights.bits import Bits
 from knowshift.weights.card import card
 from knowshift.weights.checkpoint import Checkpoint
+from knowshift.weights.matching import listed
 from knowshift.weights.output import write_checkpoints
 from knowshift.weights.pairing import Pair
-from knowshift.weights.patch.container import Entry, Patch
+from knowshift.weights.patch.container import Patch
 from knowshift.weights.patch.contents import Expected, digests, leaf
+from knowshift.weights.patch.manifest import Entry
 from knowshift.weights.regions import classify
 from knowshift.weights.strict import quoted
 from knowshift.weights.walk import Tile
@@ -108,13 +109,10 @@ def _turn(patch: Patch, model: Path, out: Path, start: Side, text: str) -> Path:
 def _check_fits(patch: Patch, checkpoint: Checkpoint) -> None:
     entries = {entry.name: entry for entry in patch.manifest.tensors}
     made_for = f"{patch.path} was made for {quoted(patch.manifest.origin.tuned)}"
-    for found, other, what in (
-        (entries, checkpoint.tensors, "is missing"),
-        (checkpoint.tensors, entries, "is not in the patch"),
-    ):
-        for name in found:
-            if name not in other:
-                raise InputError(f"{checkpoint.folder}: tensor {quoted(name)} {what}: {made_for}")
+    if missing := [name for name in entries if name not in checkpoint.tensors]:
+        raise InputError(f"{checkpoint.folder}: {listed(missing)} missing, which the patch has: {made_for}")
+    if extra := [name for name in checkpoint.tensors if name not in entries]:
+        raise InputError(f"{checkpoint.folder}: {listed(extra)} not in the patch: {made_for}")
     for name, tensor in checkpoint.tensors.items():
         entry = entries[name]
         if (tensor.dtype, tensor.shape) != (entry.dtype, entry.shape):
@@ -126,25 +124,20 @@ def _check_fits(patch: Patch, checkpoint: Checkpoint) -> None:
 
 def _check_side(patch: Patch, checkpoint: Checkpoint, start: Side) -> None:
     found = digests(checkpoint, patch.manifest.block)
-    strange = [entry for entry in patch.manifest.tensors if found[entry.name] not in (entry.tuned, entry.restored)]
-    if strange:
+    entries, changed = patch.manifest.tensors, patch.manifest.changed
+    if strange := [entry.name for entry in entries if found[entry.name] not in (entry.tuned, entry.restored)]:
         raise InputError(
-            f"{checkpoint.folder}: {_first(strange)} neither the weights that {patch.path} starts from nor those it "
-            f"leads to: it was made for {quoted(patch.manifest.origin.tuned)}"
+            f"{checkpoint.folder}: {listed(strange)} neither as before nor as after {patch.path}, which was made for "
+            f"{quoted(patch.manifest.origin.tuned)}"
         )
-    other = [entry for entry in patch.manifest.changed if found[entry.name] != getattr(entry, start)]
+    other = [entry.name for entry in changed if found[entry.name] != getattr(entry, start)]
     if not other:
         return
-    if len(other) < len(patch.manifest.changed):
+    if len(other) < len(changed):
         raise InputError(
-            f"{checkpoint.folder}: {_first(other)} the {'restored' if start == 'tuned' else 'tuned'} weights, the "
-            f"others the {start} ones: this model is between the two sides of {patch.path}"
+            f"{checkpoint.folder}: between the two sides of {patch.path}: {listed(other)} "
+            f"{'restored' if start == 'tuned' else 'tuned'}, the others {start}"
         )
     if start == "tuned":
         raise InputError(f"{checkpoint.folder}: already applied: it holds the restored weights of {patch.path}")
     raise InputError(f"{checkpoint.folder}: nothing to revert: it holds the weights from before {patch.path}")
-
-
-def _first(entries: Sequence[Entry]) -> str:
-    more = f" and {len(entries) - 1} more hold" if len(entries) > 1 else " holds"
-    return f"tensor {quoted(entries[0].name)}{more}"

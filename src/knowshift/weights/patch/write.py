@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from knowshift.errors import InputError
 from knowshift.files import atomic_file
 from knowshift.weights.bits import Bits
@@ -19,9 +21,11 @@ from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.header import TYPE_BITS
 from knowshift.weights.pairing import Pair
 from knowshift.weights.patch.codec import encode
-from knowshift.weights.patch.container import MAGIC, Entry, Origin, Writer
+from knowshift.weights.patch.container import MAGIC, Writer
 from knowshift.weights.patch.contents import digests, leaf, leaves
-from knowshift.weights.walk import Tile, tiles, walk
+from knowshift.weights.patch.manifest import Entry, Origin
+from knowshift.weights.scores import TILE
+from knowshift.weights.walk import Tile, walk
 
 SUFFIX = ".patch"
 
@@ -50,8 +54,7 @@ def write_patches(
     for target in targets:
         _refuse(target, tuned)
     _check_room(targets, most, max(TYPE_BITS[entry.tuned.dtype] // 8 for entry in pairs))
-    block = max(tile.stop - tile.start for tile in tiles(pairs))
-    before = digests(tuned, block)
+    sides = digests(tuned, TILE)
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(stack.enter_context(atomic_file(target)).open("wb")) for target in targets]
@@ -59,20 +62,21 @@ def write_patches(
             after = [{entry.name: hashlib.sha256() for entry in pairs} for _ in targets]
 
             def pack(tile: Tile) -> list[tuple[int, bytes, bytes]]:
-                old = tile.pair.tuned_bits(tile.start, tile.stop)
-                rest = _beyond(tuned, tile, block)
-                return [(*encode(old, new), leaf(new.data, rest)) for new in make(tile)]
+                stop = min(tile.start + TILE, tile.pair.tuned.size)
+                before = tuned.read(tile.pair.name, tile.start, stop)
+                blocks = [_lengthened(bits, before) for bits in make(tile)]
+                return [(*encode(before, block), leaf(block.data)) for block in blocks]
 
             for tile, packed in walk(pairs, pack, description):
                 for writer, sums, (count, content, digest) in zip(writers, after, packed, strict=True):
                     writer.add(tile.pair.name, count, content)
                     sums[tile.pair.name].update(digest)
                 if tile.stop == tile.pair.size:
-                    for digest in leaves(tile.pair.tuned, block, -(-tile.stop // block)):
+                    for digest in leaves(tile.pair.tuned, TILE, -(-tile.stop // TILE)):
                         for sums in after:
                             sums[tile.pair.name].update(digest)
             for writer, sums, origin in zip(writers, after, origins, strict=True):
-                writer.finish(origin, block, _entries(tuned, pairs, writer, before, sums))
+                writer.finish(origin, TILE, _entries(tuned, pairs, writer, sides, sums))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -80,10 +84,9 @@ def write_patches(
     return list(targets)
 
 
-def _beyond(tuned: Checkpoint, tile: Tile, block: int) -> memoryview | bytes:
-    """What of the tile's block lies beyond the rows that both models have."""
-    stop = min(tile.start + block, tile.pair.tuned.size)
-    return tuned.read(tile.pair.name, tile.stop, stop).data if stop > tile.stop else b""
+def _lengthened(bits: Bits, block: Bits) -> Bits:
+    """Where only the first rows were compared, what comes after them in the block stays as it is."""
+    return bits if bits.size == block.size else np.concatenate([bits, block[bits.size :]])
 
 
 def _entries(
