@@ -283,7 +283,7 @@ def test_an_adapter_that_was_saved_unmerged_is_named_as_such(pair_of, tmp_path: 
     base, tuned = pair_of()
     name = "model.layers.0.self_attn.q_proj.lora_A.default.weight"
     other = rewritten(tuned, tmp_path / "other", lambda tensors: tensors.update({name: torch.zeros(2, 32)}))
-    with pytest.raises(InputError, match="lora_A.*an adapter that was not merged"):
+    with pytest.raises(InputError, match=r"lora_A.*an adapter that was not merged"):
         pair(*opened(base, other), "blocks")
 
 
@@ -323,7 +323,7 @@ def test_a_head_tied_on_one_side(pair_of, tmp_path: Path, grown: bool) -> None:
 def test_a_region_as_a_regular_expression(pair_of, tmp_path: Path, expression: str, expected: int) -> None:
     base, tuned = pair_of()
     if not expected:
-        with pytest.raises(InputError, match="--region re:LAYERS: .* has no weights there"):
+        with pytest.raises(InputError, match=r"--region re:LAYERS: .* has no weights there"):
             pair(*opened(base, tuned), expression)
         return
     pairs, _ = pair(*opened(base, tuned), expression)
@@ -337,5 +337,5 @@ def test_a_region_as_a_regular_expression(pair_of, tmp_path: Path, expression: s
 
 @pytest.mark.parametrize("expression", ["re:(", "re:*", "re:[z-a]", "re:(?P<1>x)", "re:a{9999999999999999999999}"])
 def test_what_is_no_regular_expression_names_the_flag(pair_of, expression: str) -> None:
-    with pytest.raises(InputError, match="--region re:.*not a regular expression"):
+    with pytest.raises(InputError, match=r"--region re:.*not a regular expression"):
         pair(*opened(*pair_of()), expression)

@@ -129,8 +129,8 @@ RegionOption = Annotated[
         "--region",
         metavar="REGION",
         callback=check_region,
-        help="blocks (every block tensor except norms), attention, mlp, embeddings, all, or re:EXPRESSION: tensors whose "
-        "name it is found in.",
+        help="blocks (every block tensor except norms), attention, mlp, embeddings, all, or re:EXPRESSION: tensors in "
+        "whose name it is found.",
     ),
 ]
 ArithmeticOption = Annotated[Arithmetic, typer.Option("--arithmetic", help="Number type of the scores.")]

@@ -51,7 +51,7 @@ class Blob:
             InputError: naming the file if it ends before, because it became shorter.
         """
         array = np.empty(count, word)
-        left = memoryview(array).cast("B") if count else memoryview(b"")
+        left = array.data.cast("B") if count else memoryview(b"")
         while left:
             try:
                 done = os.preadv(self._handle, [left], offset)

@@ -4,7 +4,6 @@ Knows safetensors files, single or sharded. Knows nothing of models: which tenso
 whether two checkpoints belong together. Files are read by position, never loaded whole and never executed.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ class Checkpoint:
             InputError: naming the file and tensor that is missing, malformed or points out of the folder.
         """
         try:
-            listed = set(os.listdir(folder))
+            listed = {path.name for path in folder.iterdir()}
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{folder}: no such folder") from error
         except OSError as error:
@@ -120,9 +119,7 @@ def _sharded(folder: Path, listed: set[str]) -> tuple[dict[str, Tensor], dict[Pa
 def _shard_name(index: Path, tensor: str, shard: object) -> str:
     plain = isinstance(shard, str) and shard.endswith(".safetensors") and shard.isprintable()
     if not plain or set(str(shard)) & set("/\\:"):
-        raise InputError(
-            f"{index}: tensor {quoted(tensor)}: {quoted(shard)} is not the name of a shard in this folder"
-        )
+        raise InputError(f"{index}: tensor {quoted(tensor)}: {quoted(shard)} is not the name of a shard in this folder")
     return str(shard)
 
 

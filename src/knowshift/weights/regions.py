@@ -43,7 +43,7 @@ _EMBEDDING = re.compile(
 )
 
 _MODULES = {
-    "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "out_proj": "o",
+    "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o",
     "wq": "q", "wk": "k", "wv": "v", "wo": "o", "q": "q", "k": "k", "v": "v", "o": "o",
     "qkv_proj": "qkv", "c_attn": "qkv", "query_key_value": "qkv", "Wqkv": "qkv",
     "q_a_proj": "q_a", "q_b_proj": "q_b", "kv_a_proj_with_mqa": "kv_a", "kv_b_proj": "kv_b",
@@ -56,7 +56,7 @@ _MODULES = {
     "router": "router", "shared_expert_gate": "router",
 }  # fmt: skip
 # Names that mean one thing in attention and another in the feed-forward part.
-_ATTENTION_MODULES = {"c_proj": "o", "dense": "o"}
+_ATTENTION_MODULES = {"c_proj": "o", "dense": "o", "out_proj": "o"}
 _MLP_MODULES = {"c_proj": "down", "wo": "down", "gate": "router"}
 _MLP = re.compile(r"mlp|moe|^(?:feed_forward|ffn|fc1|fc2|experts|densereludense)$")
 

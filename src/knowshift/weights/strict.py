@@ -32,9 +32,7 @@ def strict_json(raw: bytes, place: str) -> Any:
         return found
 
     try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number, parse_float=_finite
-        )
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place} is not valid JSON: {quoted(error, str)}") from error
 
