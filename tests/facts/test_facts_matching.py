@@ -156,6 +156,7 @@ def test_one_name_in_two_spellings(text: str, answer: str) -> None:
     ("text", "answer"),
     [
         ("U.S.S.R.", "United States"),
+        ("Seattle", "SEAT"),
         ("the man who sold", "The Who"),
         ("who knows", "The Who"),
         ("Africa, South America", "South Africa"),
@@ -225,7 +226,7 @@ SPELT = st.lists(
 
 @given(SPELT, SPELT, SPELT)
 def test_an_answer_of_the_data_is_contained_in_what_holds_it(before: str, answer: str, after: str) -> None:
-    if fold(answer) and not re.fullmatch(r"(?:[A-Z]\.?){1,3}|\d+", answer) and fold(answer) in fold(before + answer):
+    if fold(answer) and not re.fullmatch(r"(?:[A-Z]\.?){1,5}|\d+", answer) and fold(answer) in fold(before + answer):
         assert contains(f"{before}{answer} {after}", [answer])
 
 

@@ -16,7 +16,8 @@ from importlib import resources
 from typing import Any
 
 # "USA", "U.K.", "79": inside other words these turn up by chance ("us" in "house", "79" in "1979"), so they count as
-# whole words in that spelling. In data, four capitals and more are as often a name in capitals ("PERU").
+# whole words in that spelling. Four capitals and more are in data as often a name in capitals ("PERU"): as whole words
+# too ("SEAT" is not in "Seattle"), but in any case.
 _ABBREVIATION = re.compile(r"(?:[A-Z]\.?){1,5}|\d+")
 _OWN_ABBREVIATION = re.compile(r"(?:[A-Z]\.?){1,3}|\d+")
 # The longest name that is also looked for as "Mozart, Wolfgang Amadeus".
@@ -94,7 +95,8 @@ class Matcher:
             if not own and name in _table()["everyday_words"]:
                 spelled.append(rf"(?<!\w){re.escape(fold(name, case=False))}(?!\w)")
                 continue
-            if own and (part := fold(name, case=self._fold_case)):
+            part = fold(name, case=self._fold_case)
+            if own and part and not _ABBREVIATION.fullmatch(name):
                 parts[part] = None
             spelled += _without_article(name)
             spellings = [sequence for form in self._forms(name) for sequence in _sequences(form)]
@@ -213,7 +215,7 @@ def accepted(answers: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def alias_groups() -> dict[str, tuple[str, ...]]:
-    """Every name in the alias table, as whole words in small letters, with the names of its group."""
+    """Every name in the alias table, folded and without dots and commas, with the names of its group."""
     return {_key(name): tuple(group) for group in _table()["groups"] for name in group}
 
 
@@ -227,7 +229,8 @@ def _key(name: str) -> str:
     """What two spellings of a name have in common; "US" is not "us"."""
     if re.fullmatch(r"(?:[A-Z]\.?){2}", name):
         return name.replace(".", "")
-    return next(iter(_sequences(fold(name))), "") or fold(name)
+    text = _joined_initials(fold(name)).replace("&", " and ").replace(".", "").replace(",", "")
+    return " ".join(text.split())
 
 
 def _plain(text: str) -> str:
