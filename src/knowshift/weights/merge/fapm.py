@@ -12,11 +12,13 @@ infinity. Equal scores are kept in row-major order. Everything is computed in fl
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from knowshift.weights.bits import Bits, Values, pick
+from knowshift.compiled import bits_of, jit
+from knowshift.weights.bits import Bits, pick
 from knowshift.weights.merge.method import Make, finite_values, share
 from knowshift.weights.merge.tensors import Latest, over
 from knowshift.weights.pairing import Pair
@@ -29,13 +31,30 @@ Counts = npt.NDArray[np.int64]
 _HALF = 1 << 16
 
 
-def score(base: Values, tuned: Values, mean: np.float32) -> Values:
-    """S of each element; ``mean`` is that of the whole tensor's |base|."""
-    step, size = np.abs(tuned - base), np.abs(base)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        discounted = step - mean * (step / size)
-    discounted[np.isnan(discounted)] = -np.inf  # 0 times infinity, where every base weight is 0
-    return np.where(step == 0, np.float32(0), discounted)
+@jit
+def fill_keys(base: Any, tuned: Any, mean: Any, keys: Any) -> None:
+    """Unsigned integers that order like the scores, from float32 values; ``mean`` is that of the tensor's |base|."""
+    for i in range(keys.size):
+        step = abs(tuned[i] - base[i])
+        score = step - mean * (step / abs(base[i])) if step > 0 else np.float32(0)
+        # No number is 0 times infinity, in a tensor of which every base weight is 0.
+        bits = bits_of(score) if score == score else np.uint32(0xFF800000)
+        keys[i] = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
+
+
+@jit
+def count_high(keys: Any, counts: Any) -> None:
+    """Keys by their high 16 bits."""
+    for i in range(keys.size):
+        counts[keys[i] >> np.uint32(16)] += 1
+
+
+@jit
+def count_low(keys: Any, high: Any, counts: Any) -> None:
+    """Keys whose high 16 bits are ``high``, by their low 16 bits."""
+    for i in range(keys.size):
+        if keys[i] >> np.uint32(16) == high:
+            counts[keys[i] & np.uint32(0xFFFF)] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +106,12 @@ class Fapm:
 
 
 def _keys(tile: Tile, mean: np.float32) -> tuple[Bits, Bits, Keys]:
-    """Both sides, and unsigned integers that order like the scores, minus infinity first."""
+    """Both sides and the keys of a tile."""
     left = tile.pair.base_bits(tile.start, tile.stop)
     right = tile.pair.tuned_bits(tile.start, tile.stop)
-    # Adding 0 makes a negative zero positive: equal scores have equal keys.
-    bits = (score(*finite_values(tile, left, right), mean) + np.float32(0)).view(np.uint32)
-    return left, right, np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    keys = np.empty(left.size, np.uint32)
+    fill_keys(*finite_values(tile, left, right), mean, keys)
+    return left, right, keys
 
 
 def _choose(pair: Pair, count: int) -> Kept:
@@ -107,11 +126,14 @@ def _choose(pair: Pair, count: int) -> Kept:
         return Kept(mean, _HALF * _HALF - 1, 0, 0)
 
     def high(tile: Tile) -> Counts:
-        return np.bincount(_keys(tile, mean)[2] >> 16, minlength=_HALF)
+        counts = np.zeros(_HALF, np.int64)
+        count_high(_keys(tile, mean)[2], counts)
+        return counts
 
     def low(tile: Tile) -> Counts:
-        keys = _keys(tile, mean)[2]
-        return np.bincount(keys[keys >> 16 == top] & (_HALF - 1), minlength=_HALF)
+        counts = np.zeros(_HALF, np.int64)
+        count_low(_keys(tile, mean)[2], np.uint32(top), counts)
+        return counts
 
     top, count = _place(_total(pair, high), count)
     bottom, count = _place(_total(pair, low), count)
