@@ -7,16 +7,13 @@ precision, would cost more than the sampling. On a CPU one compiled pass reads t
 (bfloat16 too); elsewhere torch does the same in its own operations.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from knowshift.compiled import bits_of, float_of, jit
+from knowshift.compiled import bits_of, exponential, float_of, highest_of, in_threads, vector
 from knowshift.errors import InputError
 
 BLOCK = 256
@@ -83,12 +80,7 @@ def _draw_compiled(logits: torch.Tensor, temperature: float, owners: Array, unif
     tokens = np.empty(len(owners), np.int64)
     damaged = np.zeros(rows, np.bool_)
     scale = np.float32(1 / temperature)
-    edges = np.linspace(0, rows, min(rows, _threads()) + 1).astype(int)
-    list(
-        _pool().map(
-            lambda low, high: loop(values, scale, low, high, starts, uniforms, tokens, damaged), edges[:-1], edges[1:]
-        )
-    )
+    in_threads(lambda low, high: loop(values, scale, low, high, starts, uniforms, tokens, damaged), rows)
     _refuse(torch.from_numpy(damaged))
     return tokens
 
@@ -98,36 +90,7 @@ def _refuse(damaged: torch.Tensor) -> None:
         raise InputError("the model's logits are NaN: its weights are damaged")
 
 
-def _threads() -> int:
-    return min(torch.get_num_threads(), os.cpu_count() or 1)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_threads(), thread_name_prefix="draw")
-
-
-# Sums may be reordered, so that they run in vector lanes. No NaN reaches a sum: logits are looked through first.
-_vector = jit(fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"})
-
-
-@_vector
-def _exponential(x: Any) -> Any:
-    """e**x for x <= 0 to float32's precision, 0 below -87: powers of two by bits, the rest by a polynomial."""
-    y = max(x * np.float32(1.4426950408889634), np.float32(-127.0))
-    whole = np.floor(y + np.float32(0.5))
-    f = y - whole
-    p = np.float32(1.5403530393381609e-4)
-    p = p * f + np.float32(1.3333558146428443e-3)
-    p = p * f + np.float32(9.618129107628477e-3)
-    p = p * f + np.float32(5.550410866482158e-2)
-    p = p * f + np.float32(0.2402265069591007)
-    p = p * f + np.float32(0.6931471805599453)
-    p = p * f + np.float32(1.0)
-    return p * float_of(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))  # 2**-127 has the bits of 0
-
-
-@_vector
+@vector
 def _read_bfloat16(source: Array, target: Array) -> bool:
     """Copy a block as float32; whether it holds a NaN or +infinity."""
     bad: Any = 0
@@ -138,7 +101,7 @@ def _read_bfloat16(source: Array, target: Array) -> bool:
     return bool(bad > 0)
 
 
-@_vector
+@vector
 def _read_float32(source: Array, target: Array) -> bool:
     """Copy a block; whether it holds a NaN or +infinity."""
     bad: Any = 0
@@ -149,27 +112,12 @@ def _read_float32(source: Array, target: Array) -> bool:
     return bool(bad > 0)
 
 
-@_vector
-def _highest(block: Array, highest: Any) -> Any:
-    """The larger of ``highest`` and the largest in ``block``, by integers that order like the floats.
-
-    The compiler runs an integer maximum in vector lanes, a float one it does not.
-    """
-    best: Any = np.int32(-0x80000000)
-    for index in range(block.size):
-        bits = np.int32(bits_of(block[index]))
-        bits ^= (bits >> np.int32(31)) & np.int32(0x7FFFFFFF)
-        best = bits if bits > best else best
-    best ^= (best >> np.int32(31)) & np.int32(0x7FFFFFFF)
-    return max(float_of(np.uint32(best)), highest)
-
-
-@_vector
+@vector
 def _weigh(block: Array, highest: Any, scale: Any) -> Any:
     """Turn logits into weights in place; their sum."""
     total = np.float32(0.0)
     for index in range(block.size):
-        block[index] = _exponential((block[index] - highest) * scale)
+        block[index] = exponential((block[index] - highest) * scale)
         total += block[index]
     return total
 
@@ -200,7 +148,7 @@ def _loop_over_rows(read: Callable[..., bool]) -> Callable[..., None]:
                 source = logits[index * BLOCK : min(vocabulary, (index + 1) * BLOCK)]
                 block = memory[: source.size]
                 damaged[row] |= read(source, block)
-                highest = _highest(block, highest)
+                highest = highest_of(block, highest)
             if damaged[row] or highest == -np.inf:
                 damaged[row] = True
                 continue
@@ -234,5 +182,5 @@ def _loop_over_rows(read: Callable[..., bool]) -> Callable[..., None]:
     return loop
 
 
-_loop_bfloat16 = _vector(_loop_over_rows(_read_bfloat16))
-_loop_float32 = _vector(_loop_over_rows(_read_float32))
+_loop_bfloat16 = vector(_loop_over_rows(_read_bfloat16))
+_loop_float32 = vector(_loop_over_rows(_read_float32))

@@ -12,15 +12,14 @@ import torch
 
 from knowshift.errors import InputError
 from knowshift.measure.kl import Divergence, divergence, top_divergence
+from knowshift.measure.kl_loop import divergence_compiled
 from knowshift.measure.passages import Passage
 from knowshift.measure.states import Head, final_states, take_head
 from knowshift.models import load_model
 from knowshift.progress import bar
 
-# Logits made at once by one head, and compared at once: the first is a matrix product that likes to be large,
-# the second many passes over the same numbers, which on a CPU should stay in its cache.
+# Logits made at once by one head.
 HEAD_LOGITS = 1 << 23
-COMPARED_LOGITS = 1 << 20
 
 # Results are written to columns made beforehand. Kept one by one, these small tensors would settle in the gaps
 # that freed logits leave in the heap, and the process would grow by the logits of every position.
@@ -73,7 +72,8 @@ def compare_all(base: Reading, tuned: Reading, targets: Sequence[int], words: in
     follows = torch.tensor(targets)
     found = Divergence(*(torch.empty(len(follows), dtype=dtype) for dtype in COLUMNS))
     for place, left, right in _logits(base, tuned, words):
-        part = divergence(left, right, follows[place].to(left.device))
+        apart = divergence_compiled if left.device.type == "cpu" else divergence
+        part = apart(left, right, follows[place].to(left.device))
         _check_finite(part.tuned_base, (base, left), (tuned, right))
         for column, values in zip(found, part, strict=True):
             column[place] = values
@@ -108,10 +108,7 @@ def _logits(base: Reading, tuned: Reading, words: int) -> Iterator[tuple[slice, 
             stop = min(start + chunk, total)
             left = base.head(base.states[start:stop])[:, :words]
             right = tuned.head(tuned.states[start:stop])[:, :words].to(left.device)
-            rows = max(1, COMPARED_LOGITS // words) if left.device.type == "cpu" else chunk
-            for first in range(0, stop - start, rows):
-                last = min(first + rows, stop - start)
-                yield slice(start + first, start + last), left[first:last], right[first:last]
+            yield slice(start, stop), left, right
             advance(stop - start)
 
 
