@@ -52,13 +52,26 @@ def decode_attention(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return result
-    grouped = query.reshape(rows, key.shape[1], -1, size)
-    key, value = key.contiguous(), value.contiguous()  # products of strided batches cost several times the copy
-    scores = torch.matmul(grouped, key.transpose(-1, -2)).float() * (size**-0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
-        else:
-            scores += attention_mask
-    mixed = torch.matmul(torch.softmax(scores, dim=-1).to(value.dtype), value)
-    return mixed.reshape(rows, 1, heads, value.shape[-1]), None
+    positions = key.shape[2]
+    grouped = query.reshape(rows * key.shape[1], -1, size)
+    # Products of strided batches cost several times the copy.
+    key, value = (states.contiguous().view(len(grouped), positions, -1) for states in (key, value))
+    scores = torch.baddbmm(
+        _added(attention_mask, key, rows),
+        grouped,
+        key.transpose(1, 2),
+        beta=0 if attention_mask is None else 1,
+        alpha=size**-0.5 if scaling is None else scaling,
+    )
+    mixed = torch.bmm(torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype), value)
+    return mixed.view(rows, 1, heads, -1), None
+
+
+def _added(attention_mask: torch.Tensor | None, key: torch.Tensor, rows: int) -> torch.Tensor:
+    """What is added to the scores, (rows x key heads, 1, positions): the lowest number where none may look."""
+    if attention_mask is None:
+        return key.new_empty(1, 1, 1)
+    mask = attention_mask.expand(rows, 1, 1, key.shape[1])[:, 0]
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=key.dtype).masked_fill_(~mask, torch.finfo(key.dtype).min)
+    return mask.to(key.dtype).repeat_interleave(len(key) // rows, dim=0)
