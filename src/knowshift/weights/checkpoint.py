@@ -102,7 +102,7 @@ def _sharded(folder: Path, listed: set[str]) -> tuple[dict[str, Tensor], dict[Pa
     blobs: dict[Path, Blob] = {}
     for shard in dict.fromkeys(_shard_name(index, name, shard) for name, shard in places.items()):
         if shard not in listed:
-            raise InputError(f"{folder / shard}: no such file, but {INDEX} names it")
+            raise InputError(f"{folder}: {quoted(shard)}: no such file, but {INDEX} names it")
         blob = blobs[folder / shard] = Blob(folder / shard)
         for tensor in read_header(blob):
             if tensor.name in found:
