@@ -176,5 +176,5 @@ def test_the_number_of_threads_changes_nothing(pair_of, monkeypatch, small_tiles
         monkeypatch.setattr("knowshift.weights.walk.threads", lambda threads=threads: threads)
         ranking = Ranking(pairs, Rule())
         entries = take(ranking, ranking.cuts([exact(fraction) for fraction in PAPER_FRACTIONS]))
-        found.append([(entry.cut, entry.energy, entry.counts.tolist(), entry.last) for entry in entries])
+        found.append([(entry.cut, entry.energy, entry.counts.tolist(), entry.end) for entry in entries])
     assert found[0] == found[1]

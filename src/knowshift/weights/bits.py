@@ -18,7 +18,7 @@ def decode(bits: Bits, dtype: str, out: Values | None = None) -> Values:
     """The float32 values of stored bits, exactly."""
     out = np.empty(bits.size, np.float32) if out is None else out
     if dtype == "BF16":
-        kernels.from_bfloat16(_steady(bits), out)
+        kernels.from_bfloat16(steady(bits), out)
     elif dtype == "F16":
         out[:] = bits.view(np.float16)
     else:
@@ -61,7 +61,7 @@ def encode_stochastic(values: Values, dtype: str, stream: int, start: int) -> Bi
 def pick(mask: npt.NDArray[np.bool_], yes: Bits, no: Bits) -> Bits:
     """``yes`` where ``mask`` is set, ``no`` elsewhere (numpy's ``where`` is ten times slower on 16-bit types)."""
     out = np.empty_like(no)
-    kernels.pick(mask, _steady(yes), _steady(no), out)
+    kernels.pick(mask, steady(yes), steady(no), out)
     return out
 
 
@@ -70,8 +70,8 @@ def recast(bits: Bits, stored: str, wanted: str) -> Bits:
     return bits if stored == wanted else encode(decode(bits, stored), wanted)
 
 
-def _steady(bits: Bits) -> Bits:
-    """One array type for the compiled loops: aligned and read-only, whatever the file's layout."""
+def steady(bits: Bits) -> Bits:
+    """One array type for the compiled loops: aligned and read-only."""
     if not bits.flags.aligned:
         bits = bits.copy()
     if bits.flags.writeable:

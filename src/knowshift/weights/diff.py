@@ -84,7 +84,7 @@ def diff(
     ranking = Ranking(pairs, Rule(rank=rank, arithmetic=arithmetic, seed=seed))
     asked = {exact(fraction): name(fraction) for fraction in fractions}
     points = sorted({*asked, *map(exact, CURVE)})
-    taken = dict(zip(points, take(ranking, ranking.cuts(points)), strict=True))
+    taken = dict(zip(points, take(ranking, ranking.cuts(points), places=False), strict=True))
     shown = {label: taken[fraction] for fraction, label in asked.items()}
     metrics = {
         "parameters": ranking.elements,

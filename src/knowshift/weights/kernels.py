@@ -89,6 +89,25 @@ def survey(base: Any, tuned: Any) -> Any:
 
 
 @jit
+def weigh(base: Any, tuned: Any, keys: Any, weights: Any, infinite: Any) -> Any:
+    """The same of values that occur ``weights`` times, and how many keys equal ``infinite``."""
+    mask = np.uint32(0x7F800000)
+    bad_base = 0
+    bad_tuned = 0
+    overflow = 0
+    energy = np.zeros(8)
+    for i in range(base.size):
+        weight = np.int64(weights[i])
+        bad_base += weight * ((bits_of(base[i]) & mask) == mask)
+        bad_tuned += weight * ((bits_of(tuned[i]) & mask) == mask)
+        overflow += weight * (keys[i] == infinite)
+    for i in range(base.size):
+        step = np.float64(tuned[i]) - np.float64(base[i])
+        energy[i & 7] += step * step * weights[i]
+    return energy.sum(), bad_base, bad_tuned, overflow
+
+
+@jit
 def change_keys(base: Any, tuned: Any, rank: Any, bfloat16: Any, keys: Any) -> None:
     """Keys of the scores by which elements are ranked.
 
@@ -139,32 +158,45 @@ def add_noise(base: Any, stream: Any, start: Any, scale: Any, normal: Any, out: 
 
 
 @jit
-def tally(keys: Any, table: Any) -> None:
-    """Count keys by their high 16 bits and add up their low 16 bits.
+def tally(keys: Any, weights: Any, table: Any) -> None:
+    """Count keys by their high 16 bits and add up their low 16 bits; each counts ``weights`` times.
 
     ``table``: int64, shape (LANES, BINS, 2). Integers, so the sums are exact in any order, and with them
     the sum of the scores themselves: within a bin a float is linear in its low bits.
     """
     for i in range(keys.size):
         key = keys[i]
+        weight = np.int64(weights[i])
         lane = np.uint64(i) & np.uint64(LANES - 1)
         high = np.uint64(key >> np.uint32(16))
-        table[lane, high, 0] += 1
-        table[lane, high, 1] += np.int64(key & np.uint32(0xFFFF))
+        table[lane, high, 0] += weight
+        table[lane, high, 1] += weight * np.int64(key & np.uint32(0xFFFF))
 
 
 @jit
-def refine(keys: Any, slots: Any, table: Any) -> None:
+def tally_scores(keys: Any, weights: Any, table: Any) -> None:
+    """Add up weights and weighted scores by the high 16 bits of the keys of change scores.
+
+    ``table``: float64, shape (BINS, 2).
+    """
+    for i in range(keys.size):
+        high = np.uint64(keys[i] >> np.uint32(16))
+        table[high, 0] += weights[i]
+        table[high, 1] += weights[i] * np.float64(float_of(keys[i]))
+
+
+@jit
+def refine(keys: Any, weights: Any, slots: Any, table: Any) -> None:
     """Count the low 16 bits of keys in chosen bins; ``slots[bin]`` is the row of ``table``, or -1."""
     for i in range(keys.size):
         key = keys[i]
         slot = slots[np.uint64(key >> np.uint32(16))]
         if slot >= 0:
-            table[np.uint64(slot), np.uint64(key & np.uint32(0xFFFF))] += 1
+            table[np.uint64(slot), np.uint64(key & np.uint32(0xFFFF))] += np.int64(weights[i])
 
 
 @jit
-def divide(base: Any, tuned: Any, keys: Any, first: Any, cuts: Any, counts: Any, energy: Any) -> None:
+def divide(base: Any, tuned: Any, keys: Any, weights: Any, first: Any, cuts: Any, counts: Any, energy: Any) -> None:
     """Count elements, and sum their squared updates, between and at thresholds.
 
     ``cuts``: distinct thresholds, descending, ended by 0. ``first[bin]``: how many cuts lie in higher bins.
@@ -181,14 +213,18 @@ def divide(base: Any, tuned: Any, keys: Any, first: Any, cuts: Any, counts: Any,
         bucket = j + j + np.uint64(key == cuts[j])
         lane = np.uint64(i) & np.uint64(LANES - 1)
         step = np.float64(tuned[i]) - np.float64(base[i])
-        counts[lane, bucket] += 1
-        energy[lane, bucket] += step * step
+        counts[lane, bucket] += np.int64(weights[i])
+        energy[lane, bucket] += step * step * weights[i]
 
 
 @jit
-def tied_energy(base: Any, tuned: Any, keys: Any, threshold: Any, wanted: Any) -> Any:
-    """Squared update of the first ``wanted`` elements whose key equals ``threshold``."""
+def follow_ties(base: Any, tuned: Any, keys: Any, threshold: Any, wanted: Any) -> Any:
+    """The first ``wanted`` elements whose key equals ``threshold``.
+
+    Returns their squared update, how many are still wanted after these keys, and the place behind the last.
+    """
     energy = 0.0
+    end = 0
     for i in range(keys.size):
         if wanted == 0:
             break
@@ -196,22 +232,26 @@ def tied_energy(base: Any, tuned: Any, keys: Any, threshold: Any, wanted: Any) -
             step = np.float64(tuned[i]) - np.float64(base[i])
             energy += step * step
             wanted -= 1
-    return energy
+            end = i + 1
+    return energy, wanted, end
 
 
 @jit
-def choose(keys: Any, threshold: Any, wanted: Any, mask: Any) -> None:
-    """Mark keys above ``threshold``, and the first ``wanted`` equal to it."""
-    least = threshold if wanted >= keys.size else threshold + np.uint32(1)
-    for i in range(keys.size):
-        mask[i] = keys[i] >= least and keys[i] != EXCLUDED
-    if 0 < wanted < keys.size:
-        for i in range(keys.size):
-            if keys[i] == threshold:
-                mask[i] = True
-                wanted -= 1
-                if wanted == 0:
-                    break
+def choose(keys: Any, threshold: Any, split: Any, mask: Any) -> None:
+    """Mark keys above ``threshold``, and those equal to it before place ``split``."""
+    for i in range(split):
+        mask[i] = (keys[i] >= threshold) & (keys[i] != EXCLUDED)
+    for i in range(split, keys.size):
+        mask[i] = (keys[i] > threshold) & (keys[i] != EXCLUDED)
+
+
+@jit
+def mix(keys: Any, threshold: Any, split: Any, yes: Any, no: Any, out: Any) -> None:
+    """``yes`` where ``choose`` marks, ``no`` elsewhere; excluded elements are alike in both."""
+    for i in range(split):
+        out[i] = yes[i] if keys[i] >= threshold else no[i]
+    for i in range(split, keys.size):
+        out[i] = yes[i] if keys[i] > threshold else no[i]
 
 
 @jit
@@ -219,12 +259,3 @@ def pick(mask: Any, yes: Any, no: Any, out: Any) -> None:
     """Bits of ``yes`` where the mask is set, of ``no`` elsewhere, without a branch."""
     for i in range(out.size):
         out[i] = no[i] ^ ((yes[i] ^ no[i]) * mask[i])
-
-
-@jit
-def count_equal(keys: Any, threshold: Any) -> Any:
-    """How many keys equal ``threshold``."""
-    total = 0
-    for i in range(keys.size):
-        total += keys[i] == threshold
-    return total

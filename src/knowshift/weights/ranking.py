@@ -9,21 +9,25 @@ row-major position), until exactly floor(n * fraction) are.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from knowshift.errors import InputError
 from knowshift.weights import kernels
+from knowshift.weights.census import Census
 from knowshift.weights.pairing import Pair
 from knowshift.weights.scores import Rule, infinite_key
-from knowshift.weights.walk import Tile, walk
+from knowshift.weights.walk import Tile, walk_stretches
 
 Counts = npt.NDArray[np.int64]
+Energies = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 NOTHING = 1 << 31  # a threshold above every key
 _HIGH = 1 << 15  # bins of the high half of a 31-bit key
@@ -65,19 +69,24 @@ def exact(fraction: float | str | Decimal | Fraction, flag: str = "--fraction") 
 
 
 class Histogram:
-    """Keys counted by their high 16 bits, with the sum of the low 16 bits in each bin."""
+    """Keys counted by their high 16 bits, and the sum of the scores in each bin. Counts may be expected ones."""
 
-    def __init__(self, table: Counts) -> None:
-        self.counts = table[:_HIGH, 0].copy()
+    def __init__(self, counts: Counts | Energies, sums: Energies) -> None:
+        self.counts, self.sums = counts, sums
+        # How many keys, and how much score, lie in higher bins.
+        self.above = np.concatenate([np.cumsum(counts[::-1])[::-1][1:], [0]])
+        self.sums_above = np.concatenate([np.cumsum(sums[::-1])[::-1][1:], [0.0]])
+
+    @classmethod
+    def of(cls, table: Counts) -> "Histogram":
+        """From what ``kernels.tally`` counted, its lanes added up: counts and sums of the low 16 bits."""
         high = np.arange(_FINITE)
         edges = (high.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
         # A float is linear in its low bits as long as sign and exponent stay.
         step = np.ldexp(1.0, np.maximum(high >> 7, 1) - 150)
-        self.sums = np.zeros(_HIGH)
-        self.sums[:_FINITE] = self.counts[:_FINITE] * edges + table[:_FINITE, 1] * step
-        # How many keys, and how much score, lie in higher bins.
-        self.above = np.concatenate([np.cumsum(self.counts[::-1])[::-1][1:], [0]])
-        self.sums_above = np.concatenate([np.cumsum(self.sums[::-1])[::-1][1:], [0.0]])
+        counts, sums = table[:_HIGH, 0].copy(), np.zeros(_HIGH)
+        sums[:_FINITE] = counts[:_FINITE] * edges + table[:_FINITE, 1] * step
+        return cls(counts, sums)
 
     @property
     def total(self) -> int:
@@ -87,7 +96,7 @@ class Histogram:
     def bin_of(self, count: int) -> int:
         """The bin that holds the ``count``-th largest key, ``count`` from 1."""
         reached = self.above + self.counts
-        return int(np.flatnonzero(reached >= count)[-1])
+        return int(np.flatnonzero(reached >= min(count, reached[0]))[-1])  # expected counts may sum to a little less
 
 
 class Tables:
@@ -135,26 +144,30 @@ class Ranking:
         self.elements = sum(pair.size for pair in self.pairs)
         self.changed = np.zeros(len(self.pairs), np.int64)
         self.energy = np.zeros(len(self.pairs))
+        self.census = Census(self.pairs)
         bad = np.zeros((len(self.pairs), 3), np.int64)
         tables = Tables(tally_table)
-        infinite = infinite_key(rule)
 
-        def first(tile: Tile) -> tuple[int, float, int, int, int]:
-            scored = tile.score(rule)
-            energy, bad_base, bad_tuned = kernels.survey(scored.base, scored.tuned)
-            overflow = kernels.count_equal(scored.keys, infinite) if infinite else 0
-            kernels.tally(scored.keys, tables.mine())
-            changed = int(np.count_nonzero(scored.base_bits != scored.tuned_bits))
-            return changed, energy, bad_base, bad_tuned, overflow
+        def first(stretch: Tile) -> tuple[int, Energies]:
+            changed, sums = 0, np.zeros(4)
+            for part in self.census.parts(stretch, rule):
+                sums += kernels.weigh(part.base, part.tuned, part.keys, part.weights, np.uint32(infinite_key(rule)))
+                kernels.tally(part.keys, part.weights, tables.mine())
+                changed += int(part.weights.sum(where=part.base_bits != part.tuned_bits))
+            return changed, sums
 
-        for tile, (changed, energy, *faults) in walk(self.pairs, first, f"ranking by {rule.rank}"):
-            self.changed[tile.number] += changed
-            self.energy[tile.number] += energy
-            bad[tile.number] += faults
+        for stretch, (changed, (energy, *faults)) in self.walk(first, f"ranking by {rule.rank}"):
+            self.changed[stretch.number] += changed
+            self.energy[stretch.number] += energy
+            bad[stretch.number] += np.array(faults, np.int64)
         _refuse(self.pairs, bad)
-        self.histogram = Histogram(tables.total().sum(axis=0))
+        self.histogram = Histogram.of(tables.total().sum(axis=0))
         self.population = self.histogram.total
         self._cuts: dict[int, Cut] = {0: Cut(0, NOTHING, 0, 0.0)}
+
+    def walk(self, work: Callable[[Tile], T], description: str) -> Iterator[tuple[Tile, T]]:
+        """``work`` on every stretch of the census, in parallel, results in order."""
+        return walk_stretches(self.census.stretches, work, description)
 
     def count(self, fraction: Fraction) -> int:
         """floor(n * fraction) of the ranked elements."""
@@ -182,10 +195,11 @@ class Ranking:
         slots[bins] = np.arange(len(bins))
         tables = Tables(lambda: np.zeros((len(bins), kernels.BINS), np.int64))
 
-        def second(tile: Tile) -> None:
-            kernels.refine(tile.score(self.rule).keys, slots, tables.mine())
+        def second(stretch: Tile) -> None:
+            for part in self.census.parts(stretch, self.rule):
+                kernels.refine(part.keys, part.weights, slots, tables.mine())
 
-        for _ in walk(self.pairs, second, "exact thresholds"):
+        for _ in self.walk(second, "exact thresholds"):
             pass
         return tables.total()
 

@@ -4,7 +4,7 @@ Knows arrays and a rule; not where tensors come from or how keys become a rankin
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -69,13 +69,21 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A tile with its values and keys. The arrays are a thread's own scratch, good until its next tile."""
+    """Elements with their values and keys. The arrays are a thread's own scratch, good until it scores again.
+
+    Attributes:
+        base_bits, tuned_bits: stored bits.
+        base, tuned: the same as float32.
+        keys: see ``kernels``.
+        weights: uint32, how many elements each stands for: one, unless equal ones were counted.
+    """
 
     base_bits: Bits
     tuned_bits: Bits
     base: Values
     tuned: Values
     keys: Keys
+    weights: npt.NDArray[np.uint32]
 
 
 class _Scratch(threading.local):
@@ -86,6 +94,7 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+_ones = np.ones(TILE, np.uint32)
 
 
 def score(base_bits: Bits, tuned_bits: Bits, dtype: str, rule: Rule, name: str, start: int) -> Scored:
@@ -99,7 +108,13 @@ def score(base_bits: Bits, tuned_bits: Bits, dtype: str, rule: Rule, name: str, 
     keys = fill_keys(base, tuned, rule, name, start, _scratch.keys[:size])
     if rule.of == "changed":
         keys[base_bits == tuned_bits] = kernels.EXCLUDED
-    return Scored(base_bits, tuned_bits, base, tuned, keys)
+    return Scored(base_bits, tuned_bits, base, tuned, keys, _ones[:size])
+
+
+def score_entry(base_bits: Bits, tuned_bits: Bits, counts: npt.NDArray[np.uint32], dtype: str, rule: Rule) -> Scored:
+    """The same for at most ``TILE`` pairs of values that occur ``counts`` times somewhere; no random ranking."""
+    scored = score(base_bits, tuned_bits, dtype, rule, "", 0)
+    return replace(scored, weights=counts)
 
 
 def fill_keys(base: Values, tuned: Values, rule: Rule, name: str, start: int, keys: Keys) -> Keys:
@@ -122,10 +137,10 @@ def key_score(key: int, rule: Rule) -> float:
     return float(np.uint32(key).view(np.float32))
 
 
-def infinite_key(rule: Rule) -> int | None:
-    """The key of a change that overflowed; None where scores are no computed changes."""
+def infinite_key(rule: Rule) -> int:
+    """The key of a change that overflowed; one that no element has where scores are no computed changes."""
     if rule.rank not in ("relative", "absolute"):
-        return None
+        return 1 << 31
     return 0x7F800000 if rule.descending else _top(rule) - 0x7F800000
 
 

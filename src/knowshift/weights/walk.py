@@ -8,6 +8,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,9 +17,13 @@ from knowshift.progress import bar
 from knowshift.weights.pairing import Pair
 from knowshift.weights.scores import TILE, Rule, Scored, score
 
+S = TypeVar("S")
 T = TypeVar("T")
 
+_shared: ContextVar[Callable[[int], None] | None] = ContextVar("shared", default=None)
+
 _AHEAD = 64  # tiles asked for before they are computed: 16 MiB a side in 16-bit types
+_ASK = 16  # tiles asked for at once within a stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +41,59 @@ class Tile:
         right = self.pair.tuned_bits(self.start, self.stop)
         return score(left, right, self.pair.tuned.dtype, rule, self.pair.name, self.start)
 
+    def cut(self) -> Iterator["Tile"]:
+        """A longer stretch tile by tile, each asked for before it is needed."""
+        for place, start in enumerate(range(self.start, self.stop, TILE)):
+            if place % _ASK == 0:
+                first = start + _ASK * TILE if place else start
+                self.pair.prefetch(min(first, self.stop), min(start + 2 * _ASK * TILE, self.stop))
+            yield Tile(self.number, self.pair, start, min(start + TILE, self.stop))
 
-def tiles(pairs: Sequence[Pair]) -> Iterator[Tile]:
-    """Every element once, in order; tensors without elements have no tile."""
+
+def tiles(pairs: Sequence[Pair], size: int | None = None) -> Iterator[Tile]:
+    """Every element once, in order, at most ``size`` together; tensors without elements have no tile."""
+    size = size or TILE
     for number, pair in enumerate(pairs):
-        for start in range(0, pair.size, TILE):
-            yield Tile(number, pair, start, min(start + TILE, pair.size))
+        for start in range(0, pair.size, size):
+            yield Tile(number, pair, start, min(start + size, pair.size))
 
 
 def walk(pairs: Sequence[Pair], work: Callable[[Tile], T], description: str) -> Iterator[tuple[Tile, T]]:
     """``work`` on every tile, in parallel; yields its results in the order of the tiles."""
-    total = sum(pair.size for pair in pairs)
-    with bar(description, total) as advance:
-        for tile, result in _ordered(pairs, work):
+    with progress(description, sum(pair.size for pair in pairs)) as advance:
+        for tile, result in in_order(_prefetched(tiles(pairs)), work):
             advance(tile.stop - tile.start)
             yield tile, result
+
+
+def walk_stretches(stretches: Sequence[Tile], work: Callable[[Tile], T], description: str) -> Iterator[tuple[Tile, T]]:
+    """The same for longer pieces, whose work reads them tile by tile."""
+    with progress(description, sum(stretch.stop - stretch.start for stretch in stretches)) as advance:
+        for stretch, result in in_order(iter(stretches), work):
+            advance(stretch.stop - stretch.start)
+            yield stretch, result
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of its own, or a part of the one that ``one_bar`` shows."""
+    shared = _shared.get()
+    if shared is not None:
+        yield shared
+        return
+    with bar(description, total) as advance:
+        yield advance
+
+
+@contextmanager
+def one_bar(description: str, total: int) -> Iterator[None]:
+    """Let all walks inside advance one bar, whose ``total`` is the number of elements they walk in all."""
+    with bar(description, total) as advance:
+        token = _shared.set(advance)
+        try:
+            yield
+        finally:
+            _shared.reset(token)
 
 
 def threads() -> int:
@@ -59,24 +103,30 @@ def threads() -> int:
     return min(os.cpu_count() or 1, 16)
 
 
-def _ordered(pairs: Sequence[Pair], work: Callable[[Tile], T]) -> Iterator[tuple[Tile, T]]:
+def _prefetched(coming: Iterator[Tile]) -> Iterator[Tile]:
+    """The same tiles, each asked for before it is needed."""
+    asked: deque[Tile] = deque()
+    for tile in coming:
+        tile.pair.prefetch(tile.start, tile.stop)
+        asked.append(tile)
+        if len(asked) >= _AHEAD:
+            yield asked.popleft()
+    yield from asked
+
+
+def in_order(coming: Iterator[S], work: Callable[[S], T]) -> Iterator[tuple[S, T]]:
+    """``work`` on each of ``coming``, in parallel; results in order."""
     workers = threads()
-    ahead = tiles(pairs)
-    coming: deque[Tile] = deque()
-    running: deque[tuple[Tile, Future[T]]] = deque()
+    running: deque[tuple[S, Future[T]]] = deque()
     with ThreadPoolExecutor(workers, "tiles") as pool:
         try:
             while True:
-                while len(coming) < _AHEAD and (tile := next(ahead, None)):
-                    tile.pair.prefetch(tile.start, tile.stop)
-                    coming.append(tile)
-                while coming and len(running) < 4 * workers:
-                    tile = coming.popleft()
-                    running.append((tile, pool.submit(work, tile)))
+                while len(running) < 4 * workers and (item := next(coming, None)) is not None:
+                    running.append((item, pool.submit(work, item)))
                 if not running:
                     return
-                tile, future = running.popleft()
-                yield tile, future.result()
+                item, future = running.popleft()
+                yield item, future.result()
         finally:
             for _, future in running:
                 future.cancel()
