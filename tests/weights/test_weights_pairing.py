@@ -10,6 +10,7 @@ import torch
 import weights_twin as twin
 from safetensors.torch import load_file, save_file
 
+from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.weights.checkpoint import SINGLE, Checkpoint
 from knowshift.weights.diff import diff
@@ -339,3 +340,25 @@ def test_a_region_as_a_regular_expression(pair_of, tmp_path: Path, expression: s
 def test_what_is_no_regular_expression_names_the_flag(pair_of, expression: str) -> None:
     with pytest.raises(InputError, match=r"--region re:.*not a regular expression"):
         pair(*opened(*pair_of()), expression)
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ("re:(", "not a regular expression"),
+        ("everything", "must be one of blocks, attention, mlp, embeddings, all, or"),
+    ],
+)
+def test_the_command_line_refuses_a_region_before_it_looks_for_models(tmp_path: Path, capsys, region, words) -> None:
+    assert main(["diff", "/no/base", "/no/tuned", "--region", region, "--out", str(tmp_path / "out")]) == 2
+    assert f"--region {region}: {words}" in capsys.readouterr().err
+
+
+def test_the_command_line_takes_a_regular_expression(pair_of, tmp_path: Path, capsys) -> None:
+    base, tuned = map(str, pair_of())
+    out = str(tmp_path / "out")
+    assert main(["restore", base, tuned, "--fraction", "1", "--region", r"re:layers\.0\.mlp", "--out", out]) == 0
+    written, old, new = (load_file(Path(folder) / SINGLE) for folder in (f"{out}/1", base, tuned))
+    for name, tensor in written.items():
+        assert torch.equal(tensor, (old if ".layers.0.mlp" in name.replace("model", "") else new)[name]), name
+    assert r"--region 're:layers\.0\.mlp'" in Path(out, "1", "README.md").read_text()
