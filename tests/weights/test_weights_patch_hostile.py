@@ -195,6 +195,20 @@ def test_what_is_wrong_is_said(made, tmp_path: Path) -> None:
         assert fault in changed(made, tmp_path, change)
 
 
+def test_long_names_take_no_more_room_than_they_are_long(made, tmp_path: Path) -> None:
+    """Columns are not as wide as whoever made the patch says."""
+    parts = Parts.of(made[0].read_bytes())
+    manifest = json.loads(parts.manifest)
+    manifest["origin"]["settings"] |= {"x" * 1_000_000: 0, **{f"y{number}": number for number in range(1000)}}
+    manifest["tensors"] += [
+        manifest["tensors"][-1] | {"name": name, "changed": 0} for name in ("z" * 1_000_000, *map(str, range(1000)))
+    ]
+    for entry in manifest["tensors"]:
+        entry["tuned"] = entry["restored"]
+    parts.manifest = json.dumps(manifest).encode()
+    assert len(patch.render(patch.describe(parts.file(tmp_path / "x.patch")))) < 1_200_000
+
+
 def test_manifests_that_are_no_manifest(made, tmp_path: Path) -> None:
     parts = Parts.of(made[0].read_bytes())
     for manifest in (b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b'{"tensors": NaN}'):

@@ -48,27 +48,26 @@ def render(facts: dict[str, Any]) -> str:
 
     What stands in a patch was written by whoever made it: nothing of it reaches a terminal unescaped.
     """
-    lines = [
-        f"{facts['file']}: {facts['bytes']:,} bytes, written by {facts['written_by']}",
-        f"from      {facts['tuned']}",
-        f"towards   {facts['base']}",
-        *(f"{name:9} {value}" for name, value in facts["settings"].items() if value is not None),
-        f"changes   {facts['changed']:,} of {facts['parameters']:,} weights in {facts['changed_tensors']} of "
+    rows = {
+        "from": facts["tuned"],
+        "towards": facts["base"],
+        **{name: value for name, value in facts["settings"].items() if value is not None},
+        "changes": f"{facts['changed']:,} of {facts['parameters']:,} weights in {facts['changed_tensors']} of "
         f"{facts['tensors']} tensors",
-    ]
-    if facts["changed"]:
-        lines.append(f"size      {facts['bits_per_change']:.2f} bits for each")
-    lines += [
-        f"tuned     {facts['tuned_digest']}",
-        f"restored  {facts['restored_digest']}",
-        f"made by   {shlex.join(facts['command'])}",
-    ]
+        "size": f"{facts['bits_per_change']:.2f} bits for each" if facts["changed"] else "nothing to change",
+        "tuned side": facts["tuned_digest"],
+        "restored side": facts["restored_digest"],
+        "made by": shlex.join(facts["command"]),
+    }
+    label = min(max(map(len, rows)), 24)
+    lines = [f"{facts['file']}: {facts['bytes']:,} bytes, written by {facts['written_by']}"]
+    lines += [f"{name:{label}}  {value}" for name, value in rows.items()]
     sums: dict[str, list[int]] = {}
     for row in facts["modules"]:
         total = sums.setdefault(row["module"], [0, 0])
         total[0] += row["parameters"]
         total[1] += row["changed"]
-    width = max([6, *(len(printable(module)) for module in sums)])
+    width = min(max([6, *(len(printable(module)) for module in sums)]), 32)
     lines.append(f"{'module':{width}} {'weights':>16} {'changed':>16} {'share':>7}")
     shares = {module: changed / parameters for module, (parameters, changed) in sums.items() if changed}
     lines += [
