@@ -74,8 +74,9 @@ def test_holds_what_merge_writes(pair_of, tmp_path: Path, dtype: str, options: d
         assert info.alpha == 0.3
 
 
-def test_a_model_in_another_type_gets_the_stored_weights_cast(pair_of, tmp_path: Path) -> None:
-    base, tuned = pair_of("llama", "bf16")
+@pytest.mark.parametrize("architecture", ["llama", "mixtral"])
+def test_a_model_in_another_type_gets_the_stored_weights_cast(pair_of, tmp_path: Path, architecture: str) -> None:
+    base, tuned = pair_of(architecture, "bf16")
     model = loaded(tuned, torch.float32)
     (folder,) = restore(base, tuned, [0.2], tmp_path)
     with Sweep(model, base, tuned).restored("relative", 0.2):

@@ -52,8 +52,9 @@ def present(modules: str, folder: Path) -> str:
 
 @pytest.mark.parametrize(("architecture", "dtype", "sharded"), CASES)
 @pytest.mark.parametrize("disk", [True, False], ids=["tuned-on-disk", "tuned-in-memory"])
-def test_holds_what_every_method_writes(pair_of, tmp_path, small_tiles, architecture, dtype, sharded, disk) -> None:
+def test_holds_what_every_method_writes(pair_of, tmp_path, monkeypatch, architecture, dtype, sharded, disk) -> None:
     assert STEPS.keys() == METHODS.keys()
+    monkeypatch.setattr("knowshift.weights.walk.TILE", 1000)
     base, tuned = pair_of(architecture, dtype, sharded)
     model = loaded(tuned)
     before = state(model)
