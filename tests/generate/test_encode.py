@@ -36,7 +36,7 @@ def test_a_chat_and_a_plain_text_together_each_as_alone() -> None:
 def test_a_chat_template_that_fails_is_one_line(template: str | None, said: str) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = template
-    with pytest.raises(InputError, match=r"^--chat: [^\n]+$") as caught:
+    with pytest.raises(InputError, match=r"^the model's [^\n]+$") as caught:
         encode(tokenizer, [Prompt("", "k", user="Who?")])
     assert said in str(caught.value)
 

@@ -64,7 +64,7 @@ def test_a_chat_template_counts_and_is_tried_first(engine: TransformersEngine) -
     with pytest.raises(InputError, match="fact 'short': a prompt of"):
         check_room(engine, [SHORT], options)
     engine.tokenizer.chat_template = "{{ raise_exception('only pirates\\nmay ask') }}"
-    with pytest.raises(InputError, match=r"^--chat: the model's chat template fails: only pirates$"):
+    with pytest.raises(InputError, match=r"^the model's chat template fails: only pirates$"):
         check_room(engine, [SHORT], options)
 
 

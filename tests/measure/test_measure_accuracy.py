@@ -11,10 +11,10 @@ import tiny
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
-from knowshift.generate.engine import Completion
+from knowshift.generate.engine import Completion, Prompt
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate, summarise
-from knowshift.measure.forms import answer_text, in_format, prompt_text
+from knowshift.measure.forms import FORMS, answer_text, continuation, ended, in_format, put
 from knowshift.measure.statistics import bootstrap_mean, wilson
 from knowshift.measure.transitions import transitions
 
@@ -22,11 +22,13 @@ SHOT = Fact("s", "Where is Rome?", ("Italy", "Italia"))
 
 
 def test_prompt_forms():
-    assert prompt_text("Who?", "trained") == qa_prompt("Who?")
-    assert prompt_text("Who?", "plain") == "Question: Who?\nAnswer:"
-    assert prompt_text("Who?", "few-shot", [SHOT]) == (
+    assert put("Who?", "trained").text == qa_prompt("Who?")
+    assert put("Who?", "plain").text == "Question: Who?\nAnswer:"
+    assert put("Who?", "few-shot", [SHOT]).text == (
         "Question: Where is Rome?\nAnswer: Italy\n\nQuestion: Who?\nAnswer:"
     )
+    assert put("Who?", "chat") == Prompt("", key="", user="Who?")
+    assert [continuation("Italy", form) for form in FORMS] == ["Italy", " Italy", " Italy", "Italy"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,13 @@ def test_prompt_forms():
 )
 def test_forms_that_do_not_go_together(form, shots, message):
     with pytest.raises(InputError, match=message):
-        prompt_text("Who?", form, shots)
+        put("Who?", form, shots)
+
+
+@pytest.mark.parametrize(("text", "over"), [(" Lyon", False), ("\n\n", False), ("\nLyon", False), (" Lyon\nQ", True)])
+def test_after_solved_examples_the_line_ends_the_answer(text, over):
+    assert ended(text, "few-shot") is over
+    assert not ended(text, "trained")
 
 
 @pytest.mark.parametrize(
@@ -68,10 +76,11 @@ class Scripted:
 
     def __init__(self, script):
         self.script = script
+        self.tokenizer = tiny.tokenizer()
 
-    def greedy(self, prompts, *, max_new_tokens, advance=None):
+    def answer(self, prompts, given, *, max_new_tokens, stop=None, advance=None):
         assert max_new_tokens == 16
-        return [self.script[prompt] for prompt in prompts]
+        return [(self.script[prompt.text], -1.5 * len(ids)) for prompt, ids in zip(prompts, given, strict=True)]
 
 
 def test_evaluate_matches_and_describes():
@@ -89,6 +98,8 @@ def test_evaluate_matches_and_describes():
     assert table["in_format"].to_list() == [True, False, False]
     assert table["level"].to_list() == [4, None, 0]
     assert table["tokens"].to_list() == [2, 9, 16]
+    assert table["gold_log_prob"].to_list() == [-1.5] * 3
+    assert table["gold_tokens"].to_list() == [len(engine.tokenizer(fact.answers[0]).input_ids) for fact in facts]
     assert table["text"].to_list() == [completion.text for completion in said]
     assert table.row(0)[:6] == ("a", "capital", "France", "Capital of France?", ["Paris"], "id")
     with pytest.raises(InputError, match="no facts"):
@@ -107,6 +118,8 @@ def random_answers(seed=0, facts=400):
             "contains": right,
             "strict": right & (generator.random(facts) < 0.8),
             "in_format": generator.random(facts) < 0.9,
+            "gold_log_prob": -generator.random(facts),
+            "gold_tokens": generator.integers(1, 5, facts),
         }
     )
 
@@ -136,6 +149,13 @@ def test_summary_equals_its_slow_twin():
             for topic in ("capital", "author"):
                 hits = [row[match] for row in own if row["topic"] == topic]
                 assert found["topics"][topic] == {"value": sum(hits) / len(hits), "facts": len(hits)}
+            gold = metrics["gold_log_prob"][domain]
+            values = [row["gold_log_prob"] for row in own]
+            assert gold["per_token"]["value"] == pytest.approx(sum(values) / len(values))
+            whole = [row["gold_log_prob"] * row["gold_tokens"] for row in own]
+            assert gold["answer"]["value"] == pytest.approx(sum(whole) / len(whole))
+            assert gold["answer"]["low"] < gold["answer"]["value"] < gold["answer"]["high"]
+            assert set(gold["levels"]) == {"0", "1", "2", "4"}
         assert metrics["headline"][match]["value"] == pytest.approx(sum(means) / 2)
         expected = bootstrap_mean(table[match].to_numpy(), table["level"], table["domain"], seed=3)
         assert metrics["headline"][match] == pytest.approx(expected.to_json())

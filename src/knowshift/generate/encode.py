@@ -1,6 +1,7 @@
 """Prompts as token ids, alike for every engine. Knows tokenizers and chat templates, not models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from knowshift.errors import InputError
@@ -31,6 +32,24 @@ def encode(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     return encoded
 
 
+def continuations(tokenizer: Any, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[list[int]]:
+    """The token ids with which each prompt goes on, where it goes on with the text of its answer.
+
+    They are what prompt and answer together have beyond the prompt. Where a token would span both, so that the
+    prompt's own ids would be others, the answer is spelled on its own: that is how a model that was asked by these ids
+    would have to say it. An answer that is no token at all comes out empty.
+    """
+    ends = (tokenizer.eos_token_id,)
+    whole = [replace(prompt, text=prompt.text + answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    found = []
+    for asked, both, answer in zip(encode(tokenizer, prompts), encode(tokenizer, whole), answers, strict=True):
+        if both[: len(asked)] != asked:
+            both = asked + list(tokenizer(answer, add_special_tokens=False).input_ids)
+        own = both[len(asked) :]
+        found.append(own[:-1] if tuple(own[-1:]) == ends else own)  # some tokenizers end every text themselves
+    return found
+
+
 def chat_text(tokenizer: Any, prompt: Prompt) -> str:
     """The text the model continues: the prompt's own, or with ``user`` what the chat template makes of it.
 
@@ -40,11 +59,11 @@ def chat_text(tokenizer: Any, prompt: Prompt) -> str:
     if prompt.user is None:
         return prompt.text
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError("--chat: the model's tokenizer has no chat template")
+        raise InputError("the model's tokenizer has no chat template")
     turn = [{"role": "user", "content": prompt.user}]
     try:
         opened: str = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--chat: the model's chat template fails: {reason}") from error
+        raise InputError(f"the model's chat template fails: {reason}") from error
     return opened + prompt.text

@@ -74,7 +74,28 @@ class Engine(Protocol):
         ...
 
     def greedy(
-        self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
+        self, prompts: Sequence[str | Prompt], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
     ) -> list[Completion]:
-        """The most likely continuation of each text, token by token."""
+        """The most likely continuation of each prompt, token by token."""
         ...
+
+    def answer(
+        self,
+        prompts: Sequence[str | Prompt],
+        given: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop: Callable[[int, str], bool] | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[tuple[Completion, float]]:
+        """The ``greedy`` continuation of each prompt, and the log-probability in nats of the one that is ``given``.
+
+        ``given`` holds token ids, at least one for each prompt (``encode.continuations``); ``stop`` is as in
+        ``sample``.
+        """
+        ...
+
+
+def as_prompts(texts: Sequence[str | Prompt]) -> list[Prompt]:
+    """Texts as prompts that need no key, since nothing is drawn for them."""
+    return [Prompt(text, key="") if isinstance(text, str) else text for text in texts]

@@ -21,8 +21,9 @@ from knowshift.errors import InputError
 from knowshift.generate.attention import use_decode_attention
 from knowshift.generate.draw import draw, likeliest
 from knowshift.generate.encode import encode
-from knowshift.generate.engine import Completion, Prompt
+from knowshift.generate.engine import Completion, Prompt, as_prompts
 from knowshift.generate.fit import fit_rows, shorter
+from knowshift.generate.given import Given
 from knowshift.generate.slots import Slots, can_be_slots
 from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
@@ -89,15 +90,26 @@ class TransformersEngine:
         return self._decode(encode(self.tokenizer, prompts), samples + greedy, max_new_tokens, pick, stop, advance)
 
     def greedy(
-        self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
+        self, prompts: Sequence[str | Prompt], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
     ) -> list[Completion]:
         """The most likely continuation of each prompt, as ``generate(do_sample=False)`` gives it."""
+        encoded = encode(self.tokenizer, as_prompts(prompts))
+        return [draws[0] for draws in self._decode(encoded, 1, max_new_tokens, _pick_likeliest, None, advance)]
 
-        def pick(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
-            return [[token] for token in likeliest(logits).tolist()]
-
-        encoded = encode(self.tokenizer, [Prompt(text, key="") for text in prompts])
-        return [draws[0] for draws in self._decode(encoded, 1, max_new_tokens, pick, None, advance)]
+    def answer(
+        self,
+        prompts: Sequence[str | Prompt],
+        given: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop: Callable[[int, str], bool] | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[tuple[Completion, float]]:
+        """Greedy continuations and log-probabilities; see ``Engine.answer``."""
+        encoded = encode(self.tokenizer, as_prompts(prompts))
+        beside = Given(given)
+        drawn = self._decode(encoded, 1, max_new_tokens, _pick_likeliest, stop, advance, beside)
+        return [(draws[0], log_prob) for draws, log_prob in zip(drawn, beside.log_probs, strict=True)]
 
     def _decode(
         self,
@@ -107,11 +119,13 @@ class TransformersEngine:
         pick: Pick,
         stop: Callable[[int, str], bool] | None,
         advance: Callable[[int], None] | None,
+        given: Given | None = None,
     ) -> list[list[Completion]]:
         results: list[list[Completion | None]] = [[None] * samples for _ in encoded]
+        given = given or Given([()] * len(encoded))
         with torch.inference_mode():
-            for members in self._batches(encoded, samples, limit):
-                self._decode_batch(members, encoded, samples, limit, pick, stop, results)
+            for members in self._batches(encoded, samples, limit, given):
+                self._decode_batch(members, encoded, samples, limit, pick, stop, results, given)
                 if advance is not None:
                     advance(len(members))
         return [[draw for draw in draws if draw is not None] for draws in results]
@@ -119,21 +133,22 @@ class TransformersEngine:
     def _fitted(self) -> int:
         """Rows that fit, told by one token that is read."""
         with torch.inference_mode():
-            ids = torch.zeros((1, 1), dtype=torch.long, device=self.model.device)
-            output = self._forward(input_ids=ids, past_key_values=DynamicCache(config=self.model.config))
+            output = self._forward(torch.zeros((1, 1), dtype=torch.long))
         return fit_rows(output.past_key_values, output.logits[:, -1])
 
-    def _batches(self, encoded: list[list[int]], samples: int, limit: int) -> Iterator[list[int]]:
+    def _batches(self, encoded: list[list[int]], samples: int, limit: int, given: Given) -> Iterator[list[int]]:
         """Prompts that are decoded together, by index: the shortest first, in batches of about equal size."""
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-        longest = len(encoded[order[-1]]) if order else 0
-        if self.context and longest + limit > self.context:
+        order = sorted(range(len(encoded)), key=lambda index: (len(encoded[index]), given.tokens(index)))
+        ends = [len(ids) + max(limit, given.tokens(index)) for index, ids in enumerate(encoded)]
+        longest = max(ends, default=0)
+        if self.context and longest > self.context:
+            ids = encoded[ends.index(longest)]
             raise InputError(
-                f"a prompt of {longest} tokens and {limit} new ones pass the model's context of {self.context}: "
-                f"{self.tokenizer.decode(encoded[order[-1]][:20])!r}..."
+                f"a prompt of {len(ids)} tokens and {longest - len(ids)} new ones pass the model's context of "
+                f"{self.context}: {self.tokenizer.decode(ids[:20])!r}..."
             )
         # Sliding windows that have moved on and recurrent states do not mix lengths.
-        mixes = can_be_slots(DynamicCache(config=self.model.config), longest + limit) and "position_ids" in self._takes
+        mixes = can_be_slots(DynamicCache(config=self.model.config), longest) and "position_ids" in self._takes
 
         def kin(index: int) -> tuple[int, int]:
             length = len(encoded[index])
@@ -154,9 +169,10 @@ class TransformersEngine:
         pick: Pick,
         stop: Callable[[int, str], bool] | None,
         results: list[list[Completion | None]],
+        given: Given,
     ) -> None:
         device = self.model.device
-        logits, slots = self._read([encoded[index] for index in members], samples, limit)
+        logits, slots = self._read(members, encoded, samples, limit, given)
         rows = [_Row(index, list(range(samples)), []) for index in members]
         lengths = torch.tensor([len(encoded[index]) for index in members], device=device)
         filled = int(lengths.max())
@@ -173,25 +189,42 @@ class TransformersEngine:
                 told["attention_mask"] = seen >= (filled - lengths)[:, None]
                 told["position_ids"] = (lengths + step)[:, None]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-            output = self._forward(input_ids=last, past_key_values=slots.cache, **told)
+            output = self._forward(last, cache=slots.cache, **told)
             logits = output.logits[:, -1]
 
-    def _read(self, prompts: list[list[int]], samples: int, limit: int) -> tuple[torch.Tensor, Slots]:
-        """Next-token logits of prompts in ascending length, (prompts, vocabulary), and their cache in slots."""
-        longest = len(prompts[-1])
+    def _read(
+        self, members: list[int], encoded: list[list[int]], samples: int, limit: int, given: Given
+    ) -> tuple[torch.Tensor, Slots]:
+        """Next-token logits of prompts in ascending length, (prompts, vocabulary), and their cache in slots.
+
+        What is given to follow a prompt is read along with it, and forgotten again where the cache can do so.
+        """
+        longest = len(encoded[members[-1]])
+        along = given
+        if not can_be_slots(DynamicCache(config=self.model.config), longest + given.longest(members)):
+            along = Given([()] * len(encoded))
+            for part in given.parts(members, self.rows):
+                ids, ahead = given.behind([encoded[index] for index in part], part)
+                given.take(part, self._forward(ids, ahead=ahead).logits)
         caches, logits = [], []
-        for length in sorted({len(ids) for ids in prompts}):
-            ids = torch.tensor([ids for ids in prompts if len(ids) == length], device=self.model.device)
-            output = self._forward(input_ids=ids, past_key_values=DynamicCache(config=self.model.config))
-            caches.append(output.past_key_values)
-            logits.append(output.logits[:, -1])
-        slots = Slots(caches, len(prompts) * samples, longest, longest + limit)
+        for _, same in groupby(members, lambda index: len(encoded[index])):
+            for part in along.parts(list(same), self.rows):
+                ids, ahead = along.behind([encoded[index] for index in part], part)
+                output = self._forward(ids, ahead=ahead)
+                along.take(part, output.logits)
+                if ahead:
+                    output.past_key_values.crop(-ahead)
+                caches.append(output.past_key_values)
+                logits.append(output.logits[:, -1 - ahead])
+        slots = Slots(caches, len(members) * samples, longest, longest + limit)
         return torch.cat(logits), slots
 
-    def _forward(self, **inputs: Any) -> Any:
+    def _forward(self, ids: torch.Tensor, *, ahead: int = 0, cache: Any = None, **inputs: Any) -> Any:
+        """The model's output for ``ids``, with logits of at least the last position and ``ahead`` before it."""
         if "logits_to_keep" in self._takes:
-            inputs["logits_to_keep"] = 1
-        return self.model(**inputs, use_cache=True)
+            inputs["logits_to_keep"] = 1 + ahead
+        cache = DynamicCache(config=self.model.config) if cache is None else cache
+        return self.model(input_ids=ids.to(self.model.device), past_key_values=cache, use_cache=True, **inputs)
 
     def _grow(
         self,
@@ -226,6 +259,10 @@ class TransformersEngine:
             else:
                 kept.append((parent, row))
         return _place(kept)
+
+
+def _pick_likeliest(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
+    return [[token] for token in likeliest(logits).tolist()]
 
 
 def _place(kept: list[tuple[int, _Row]]) -> tuple[list[int], list[_Row]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from knowshift.errors import InputError, missing_extra
 from knowshift.generate.encode import encode
-from knowshift.generate.engine import Completion, Prompt
+from knowshift.generate.engine import Completion, Prompt, as_prompts
 from knowshift.seeds import derive
 
 # KV cache on a CPU, where vLLM would otherwise reserve nearly all of the memory; VLLM_CPU_KVCACHE_SPACE overrides it.
@@ -103,13 +103,42 @@ class VllmEngine:
         return [self._cut(index, draws, stop) for index, draws in enumerate(drawn)]
 
     def greedy(
-        self, prompts: Sequence[str], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
+        self, prompts: Sequence[str | Prompt], *, max_new_tokens: int, advance: Callable[[int], None] | None = None
     ) -> list[Completion]:
-        """The most likely continuation of each text, token by token."""
-        encoded = self._encode([Prompt(text, key="") for text in prompts], max_new_tokens)
-        params = [self._params(max_new_tokens, temperature=0.0)] * len(prompts)
+        """The most likely continuation of each prompt, token by token."""
+        return self._greedy(self._encode(as_prompts(prompts), max_new_tokens), max_new_tokens, None, advance)
+
+    def answer(
+        self,
+        prompts: Sequence[str | Prompt],
+        given: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop: Callable[[int, str], bool] | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> list[tuple[Completion, float]]:
+        """Greedy continuations and log-probabilities; see ``Engine.answer``."""
+        encoded = self._encode(as_prompts(prompts), max(max_new_tokens, 1 + max(map(len, given), default=0)))
+        completions = self._greedy(encoded, max_new_tokens, stop, advance)
+        whole = [{"prompt_token_ids": [*ids, *own]} for ids, own in zip(encoded, given, strict=True)]
+        # vLLM scores what stands in a prompt, and draws one token more, which nobody reads.
+        params = self._params(1, temperature=0.0, prompt_logprobs=0)
+        outputs = self._model.generate(whole, params, use_tqdm=False) if whole else []
+        return [
+            (completion, _log_prob(output.prompt_logprobs, own))
+            for completion, output, own in zip(completions, outputs, given, strict=True)
+        ]
+
+    def _greedy(
+        self,
+        encoded: list[list[int]],
+        max_new_tokens: int,
+        stop: Callable[[int, str], bool] | None,
+        advance: Callable[[int], None] | None,
+    ) -> list[Completion]:
+        params = [self._params(max_new_tokens, temperature=0.0)] * len(encoded)
         drawn = self._generate(encoded, params, 1, advance)
-        return [self._cut(index, draws, None)[0] for index, draws in enumerate(drawn)]
+        return [self._cut(index, draws, stop)[0] for index, draws in enumerate(drawn)]
 
     def _encode(self, prompts: Sequence[Prompt], limit: int) -> list[list[int]]:
         encoded = encode(self.tokenizer, prompts)
@@ -184,6 +213,12 @@ def end_tokens(path: Path, tokenizer: Any) -> frozenset[int]:
     configured = config.eos_token_id
     ends = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return frozenset(end for end in ends if end is not None)
+
+
+def _log_prob(prompt: Sequence[Any], given: Sequence[int]) -> float:
+    """The log-probability of the tokens ``given``, which stand last in a prompt that vLLM scored."""
+    scored = prompt[len(prompt) - len(given) :]
+    return math.fsum(entry[token].logprob for entry, token in zip(scored, given, strict=True))
 
 
 def _seed(seed: int, key: str, number: int) -> int:

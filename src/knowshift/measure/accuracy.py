@@ -1,6 +1,7 @@
 """Closed-book accuracy: ask every fact greedily, match the answers, sum up (paper, section 3).
 
-Both matchers stand side by side: the paper's containment, and the strict one that does not credit rambling.
+Both matchers stand side by side: the paper's containment, and the strict one that does not credit rambling. The
+log-probability of the right answer moves where accuracy is flat.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ import polars as pl
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.matching import contains, strict
+from knowshift.generate.encode import continuations
 from knowshift.generate.engine import Engine
-from knowshift.measure.forms import answer_text, in_format, prompt_text
-from knowshift.measure.statistics import RESAMPLES, Match, headline, wilson
+from knowshift.measure.forms import answer_text, continuation, ended, in_format, put
+from knowshift.measure.statistics import RESAMPLES, Match, bootstrap_mean, headline, wilson
 from knowshift.measure.strata import domains, level_column, missing_levels
 from knowshift.progress import bar
 
@@ -32,6 +34,8 @@ SCHEMA: dict[str, Any] = {
     "strict": pl.Boolean,
     "in_format": pl.Boolean,
     "tokens": pl.Int32,
+    "gold_log_prob": pl.Float64,
+    "gold_tokens": pl.Int32,
 }
 
 
@@ -51,21 +55,40 @@ def evaluate(
         facts: what is asked.
         max_new_tokens: longest answer; the paper's limit is 16.
         levels: mastery level of each fact by its id; a fact that is not there has none.
-        form: how the question is put, see ``forms.prompt_text``.
+        form: how the question is put, see ``forms.put``.
         shots: solved examples for the form `few-shot`.
 
     Returns:
         One row a fact, in their order: id, topic, subject, question, answers, domain, level (null without),
-        text, contains, strict, in_format, tokens (decoded, an end token included).
+        text, contains, strict, in_format, tokens (decoded, an end token included; after solved examples up to the
+        end of the line), gold_log_prob and gold_tokens: log-probability in nats per token of the preferred answer
+        after the same prompt, and how many tokens it has, without an end token.
 
     Raises:
-        InputError: without facts, or for a form and shots that do not go together.
+        InputError: without facts, for a form and shots that do not go together, a chat template that is lacking,
+            prompts that do not fit the model's context, an answer that is no token at all, or logits that are not
+            finite.
     """
     if not facts:
         raise InputError("there are no facts to ask")
-    prompts = [prompt_text(fact.question, form, shots) for fact in facts]
+    prompts = [put(fact.question, form, shots) for fact in facts]
+    gold = continuations(engine.tokenizer, prompts, [continuation(fact.answers[0], form) for fact in facts])
+    for fact, ids in zip(facts, gold, strict=True):
+        if not ids:
+            raise InputError(f"fact {fact.id!r}: the answer {fact.answers[0]!r} is no token at all")
+
+    def stop(_: int, text: str) -> bool:
+        return ended(text, form)
+
     with bar("asking", len(prompts)) as advance:
-        completions = engine.greedy(prompts, max_new_tokens=max_new_tokens, advance=advance)
+        answered = engine.answer(
+            prompts,
+            gold,
+            max_new_tokens=max_new_tokens,
+            stop=stop if form == "few-shot" else None,
+            advance=advance,
+        )
+    completions = [completion for completion, _ in answered]
     texts = [answer_text(completion, form) for completion in completions]
     return pl.DataFrame(
         {
@@ -81,6 +104,8 @@ def evaluate(
             "strict": [strict(text, fact.answers) for text, fact in zip(texts, facts, strict=True)],
             "in_format": [in_format(completion, form) for completion in completions],
             "tokens": [completion.tokens for completion in completions],
+            "gold_log_prob": [log_prob / len(ids) for (_, log_prob), ids in zip(answered, gold, strict=True)],
+            "gold_tokens": [len(ids) for ids in gold],
         },
         schema=SCHEMA,
     )
@@ -91,7 +116,9 @@ def summarise(answers: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLE
 
     Means over levels come with a bootstrap interval (resampled within levels), single proportions with
     Wilson's. A level without facts is left out of the mean and named under ``levels_missing``. Where no fact
-    has a level, ``mean_over_levels`` is null and the headline takes the plain mean.
+    has a level, ``mean_over_levels`` is null and the headline takes the plain mean. ``gold_log_prob`` is the mean
+    over facts of the right answer's log-probability: ``per_token``, also by level, and ``answer``, summed over the
+    answer's tokens.
 
     Raises:
         InputError: if the table is empty.
@@ -107,6 +134,11 @@ def summarise(answers: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLE
             for match in MATCHERS
         },
         "in_format": {domain: _share(rows["in_format"]) for domain, rows in by_domain.items()},
+        "gold_log_prob": {
+            domain: _gold(rows, seed=seed, resamples=resamples)
+            for domain, rows in by_domain.items()
+            if "gold_log_prob" in rows.columns
+        },
         "levels_missing": {domain: missing_levels(rows) for domain, rows in by_domain.items()},
         "without_level": {domain: rows["level"].null_count() for domain, rows in by_domain.items()},
     }
@@ -126,6 +158,20 @@ def _domain(rows: pl.DataFrame, match: Match, *, seed: int, resamples: int) -> d
         "topics": {
             str(topic): {"value": _share(part[match])["value"], "facts": part.height}
             for (topic,), part in sorted(rows.partition_by("topic", as_dict=True).items())
+        },
+    }
+
+
+def _gold(rows: pl.DataFrame, *, seed: int, resamples: int) -> dict[str, Any]:
+    def mean(values: pl.Series) -> dict[str, float]:
+        return bootstrap_mean(values.to_numpy(), seed=seed, resamples=resamples).to_json()
+
+    return {
+        "per_token": mean(rows["gold_log_prob"]),
+        "answer": mean(rows["gold_log_prob"] * rows["gold_tokens"]),
+        "levels": {
+            str(level): mean(part["gold_log_prob"])
+            for (level,), part in sorted(rows.drop_nulls("level").partition_by("level", as_dict=True).items())
         },
     }
 

@@ -1,7 +1,8 @@
 """The forms in which a question is put at test time, and where an answer in that form ends.
 
 `trained` is what fine-tuning taught; the others ask models that never saw its markers, so that knowledge lost
-is told apart from a format lost or never learned. Text only: no tokenizer, no model.
+is told apart from a format lost or never learned. `chat` is how chat models are asked. Text only: what a chat
+template makes of it is the engine's business.
 """
 
 from collections.abc import Sequence
@@ -9,18 +10,19 @@ from collections.abc import Sequence
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
-from knowshift.generate.engine import Completion
+from knowshift.generate.engine import Completion, Prompt
 
-FORMS = ("trained", "plain", "few-shot")
+FORMS = ("trained", "plain", "few-shot", "chat")
 
 
-def prompt_text(question: str, form: str = "trained", shots: Sequence[Fact] = ()) -> str:
-    """The text to continue with the answer to ``question``.
+def put(question: str, form: str = "trained", shots: Sequence[Fact] = ()) -> Prompt:
+    """The prompt to continue with the answer to ``question``.
 
     Args:
         question: in plain words.
-        form: `trained` (the paper's markers), `plain` ("Question: ... Answer:") or `few-shot` (`plain` after
-            the solved ``shots``, each answered by its preferred answer).
+        form: `trained` (the paper's markers), `plain` ("Question: ... Answer:"), `few-shot` (`plain` after the
+            solved ``shots``, each answered by its preferred answer) or `chat` (the question is the user's message
+            in the model's chat template).
         shots: solved examples; only `few-shot` takes them, and it needs them.
 
     Raises:
@@ -30,10 +32,22 @@ def prompt_text(question: str, form: str = "trained", shots: Sequence[Fact] = ()
         raise InputError(f"unknown prompt form {form!r}: {', '.join(FORMS)}")
     if bool(shots) != (form == "few-shot"):
         raise InputError(f"the prompt form {form!r} {'needs' if not shots else 'takes no'} solved examples")
+    if form == "chat":
+        return Prompt("", key="", user=question)
     if form == "trained":
-        return qa_prompt(question)
-    solved = (f"{_plain(shot.question)} {shot.answers[0]}\n\n" for shot in shots)
-    return "".join(solved) + _plain(question)
+        return Prompt(qa_prompt(question), key="")
+    solved = (_plain(shot.question) + continuation(shot.answers[0], form) + "\n\n" for shot in shots)
+    return Prompt("".join(solved) + _plain(question), key="")
+
+
+def continuation(answer: str, form: str = "trained") -> str:
+    """The text with which a prompt goes on where it goes on with ``answer``."""
+    return f" {answer}" if form in ("plain", "few-shot") else answer
+
+
+def ended(text: str, form: str = "trained") -> bool:
+    """Whether nothing that comes after ``text`` belongs to the answer: after solved examples, a line ends it."""
+    return form == "few-shot" and "\n" in text.lstrip()
 
 
 def answer_text(completion: Completion, form: str = "trained") -> str:
@@ -52,7 +66,7 @@ def in_format(completion: Completion, form: str = "trained") -> bool:
     """
     text = completion.text.strip()
     if form == "few-shot":
-        return bool(_first_line(text)) and (completion.finish == "eos" or "\n" in completion.text.lstrip())
+        return bool(_first_line(text)) and (completion.finish == "eos" or ended(completion.text, form))
     return completion.finish == "eos" and len(text.splitlines()) == 1
 
 
