@@ -94,21 +94,28 @@ def _hook(event: str, arguments: tuple) -> None:
         _opened.append(os.fsdecode(arguments[0]))
 
 
-@contextmanager
-def only_opening(folder: Path) -> Iterator[None]:
-    """Fail if within the block a file is opened that ``folder`` does not list."""
+def watch(on: bool) -> list[str]:
+    """Begin to note which files are opened, or stop and say which were."""
     global _watching
     if _hook not in _installed:
         _installed.append(_hook)
         sys.addaudithook(_hook)
-    _opened.clear()
-    _watching = True
+    if on:
+        _opened.clear()
+    _watching = on
+    return _opened
+
+
+@contextmanager
+def only_opening(folder: Path) -> Iterator[None]:
+    """Fail if within the block a file is opened that ``folder`` does not list."""
+    watch(True)
     try:
         yield
     finally:
-        _watching = False
+        opened = set(watch(False))
     listed = set(map(str, folder.iterdir()))
-    assert set(_opened) <= listed, set(_opened) - listed
+    assert opened <= listed, opened - listed
 
 
 _installed: list = []
