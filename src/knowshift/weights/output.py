@@ -132,12 +132,11 @@ def _copy_frame(tuned: Checkpoint, pairs: Sequence[Pair], folder: Path) -> None:
     """Everything of the weight files that no pair will write: headers and the other tensors."""
     if tuned.index is not None:
         shutil.copyfile(tuned.index, folder / tuned.index.name)
-    written = {pair.name for pair in pairs}
     for file in tuned.files:
-        skipped = sorted(
-            (tensor.offset, tensor.offset + tensor.bytes)
-            for tensor in tuned.tensors.values()
-            if tensor.file == file and tensor.name in written
+        skipped = sorted(  # of a pair that is resized only the rows that both have will be written
+            (pair.tuned.offset, pair.tuned.offset + pair.size * TYPE_BITS[pair.tuned.dtype] // 8)
+            for pair in pairs
+            if pair.tuned.file == file
         )
         size = file.stat().st_size
         with file.open("rb") as source, (folder / file.name).open("wb") as target:
