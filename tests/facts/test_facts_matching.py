@@ -191,6 +191,7 @@ def test_an_answer_that_is_a_word_of_another_kind_has_no_other_names() -> None:
     ("text", "answer", "found"),
     [
         ("paris", "Paris", False),
+        ("the", "tHe", False),
         ("Paris", "Paris", True),
         ("reading is", "University of Reading", False),
         ("bombay", "Mumbai", False),

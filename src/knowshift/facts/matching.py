@@ -162,7 +162,7 @@ class Matcher:
         text = " ".join((text.casefold() if self._fold_case else text).split())
         yield text
         article, _, rest = text.partition(" ")
-        if article.casefold() == "the":
+        if rest and article.casefold() == "the":
             yield f"the {rest}"
             if " " in rest:
                 yield rest
