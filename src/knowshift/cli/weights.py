@@ -143,4 +143,4 @@ def merge(
         inverse=inverse or None,
     )
     typer.echo(f"{merged.folder}")
-    tell([f"squared update removed: {merged.removed_norm_share:.2%}"])
+    tell([f"squared update removed: {merged.removed_norm_share:.4%}"])
