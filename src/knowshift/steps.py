@@ -173,11 +173,14 @@ def evaluate(
 def drift(
     base: str,
     tuned: str,
-    source: str,
+    source: str | None,
     out: Path,
     *,
+    text: Path | None = None,
+    window: int | None = None,
     mode: str = "teacher",
     dtype: str = "auto",
+    compile: bool = False,
     mastery_run: Path | None = None,
     split: str | None = None,
     limit: int | None = None,
@@ -188,16 +191,22 @@ def drift(
     """``knowshift drift``: how far the next-token distributions moved; ``drift.parquet``, ``metrics.json``."""
     from knowshift.measure.drift import drift as measure
 
-    facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
+    _check_either(source, text, mode=mode, mastery=mastery_run, split=split, overlaps=drop_overlaps, window=window)
+    facts: list[Fact] = []
+    if source is not None:
+        facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
     levels = read_levels(mastery_run, facts)
     templates = best_templates(mastery_run)
-    base_path, tuned_path, models = resolve_pair(base, tuned)
+    base_path, tuned_path, models = _resolve_drift(base, tuned)
     options = {
         "base": base,
         "tuned": tuned,
         "facts": source,
+        "text": text,
+        "window": window,
         "mode": mode,
         "dtype": dtype,
+        "compile": compile,
         "mastery": mastery_run,
         "split": split,
         "drop_overlaps": drop_overlaps,
@@ -205,11 +214,54 @@ def drift(
     }
     with record(out, "drift", options, seed=seed, models=models):
         table, metrics = measure(
-            base_path, tuned_path, facts, mode=mode, dtype=dtype, levels=levels, best_template=templates, seed=seed
+            base_path,
+            tuned_path,
+            facts,
+            text=text,
+            window=window,
+            windows=limit if text else None,
+            mode=mode,
+            dtype=dtype,
+            compiled=compile,
+            levels=levels,
+            best_template=templates,
+            seed=seed,
         )
         write_parquet(out / "drift.parquet", table)
         write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _check_either(
+    source: str | None,
+    text: Path | None,
+    *,
+    mode: str,
+    mastery: Path | None,
+    split: str | None,
+    overlaps: bool,
+    window: int | None,
+) -> None:
+    """Drift is measured on facts or on a text, and some options belong to only one of them."""
+    if (source is None) == (text is None):
+        raise InputError("give either --facts or --text")
+    alien = {"--mastery": mastery, "--split": split, "--drop-overlaps": overlaps, "--mode paper": mode == "paper"}
+    given = {"--window": window} if text is None else alien
+    for flag, value in given.items():
+        if value:
+            raise InputError(f"{flag} goes with {'--text' if text is None else '--facts'}")
+
+
+def _resolve_drift(base: str, tuned: str) -> tuple[Path, Path, dict[str, str]]:
+    """``resolve_pair``, but an adapter's own folder where it and its base can share one model."""
+    from knowshift.models import digest, resident, resolve
+
+    folder = Path(tuned).expanduser()
+    if tuned and folder.is_dir() and resident.is_adapter(folder):
+        base_path = resolve(base)
+        if resident.fits(base_path, folder):
+            return base_path, folder, {"base": digest(base_path), "tuned": resident.digest(folder)}
+    return resolve_pair(base, tuned)
 
 
 def diff(

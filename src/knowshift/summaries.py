@@ -19,7 +19,9 @@ def accuracy(metrics: Mapping[str, Any]) -> str:
 
 
 def drift(metrics: Mapping[str, Any]) -> str:
-    """Mean KL by domain in nats."""
+    """Mean KL in nats, by domain where there are any."""
+    if not metrics["domains"]:
+        return f"{metrics['facts']} windows: KL(tuned || base) {metrics['kl_tuned_base']:.4f} nats"
     return "\n".join(
         f"{DOMAINS[domain]}: KL(tuned || base) {figures['kl_tuned_base']['value']:.4f} nats"
         for domain, figures in metrics["domains"].items()

@@ -62,3 +62,14 @@ def paper(base, tuned, clozes, questions):
         p, q = log_softmax(right[ten]), log_softmax(left[ten])
         found.append((float((np.exp(p) * (p - q)).sum()), float((np.exp(q) * (q - p)).sum())))
     return found
+
+
+def windows(base, tuned, sequences):
+    """For each (ids read, how many of the last are measured): KL(tuned || base) at every measured position."""
+    words = len(AutoTokenizer.from_pretrained(base))
+    reads = [ids for ids, _ in sequences]
+    found = []
+    for (_, kept), left, right in zip(sequences, logits(base, reads), logits(tuned, reads), strict=True):
+        left, right = (log_softmax(side[-kept:, :words], axis=-1) for side in (left, right))
+        found.append((np.exp(right) * (right - left)).sum(-1))
+    return found

@@ -75,11 +75,12 @@ def _deaf_to(tokenizer, text):
 
 
 def test_what_does_not_fit_is_named():
-    check_fit([Passage((1, 2, 3), 3, (2, 3, 9), 1)], [FACT], context=3, rows=10)
+    names = ["fact 'peru'"]
+    check_fit([Passage((1, 2, 3), 3, (2, 3, 9), 1)], names, context=3, rows=10)
     with pytest.raises(InputError, match="fact 'peru': 3 tokens do not fit the model's context of 2"):
-        check_fit([Passage((1, 2, 3), 1)], [FACT], context=2, rows=10)
+        check_fit([Passage((1, 2, 3), 1)], names, context=2, rows=10)
     with pytest.raises(InputError, match="fact 'peru': token 9 is beyond the model's 9 vocabulary rows"):
-        check_fit([Passage((1, 2, 3), 3, (2, 3, 9), 1)], [FACT], context=None, rows=9)
+        check_fit([Passage((1, 2, 3), 3, (2, 3, 9), 1)], names, context=None, rows=9)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 200))

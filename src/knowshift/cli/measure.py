@@ -1,11 +1,13 @@
 """What changed in answers and tokens?"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from knowshift.cli.app import app
 from knowshift.cli.options import (
+    FACTS,
     Base,
     DropOverlaps,
     Dtype,
@@ -61,14 +63,28 @@ def eval(
 def drift(
     base: Base,
     tuned: Tuned,
-    facts: Facts,
     out: Out,
+    facts: Annotated[str | None, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of facts, running text: any text file, or JSONL of text, messages, or prompt and completion.",
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="With --text: tokens read at once. (default the context)")
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="teacher: gold answers, whole vocabulary. paper: top 10.")] = Mode.teacher,
     dtype: Annotated[Dtype, typer.Option(help="Number type; float32 resolves drifts below 0.01 nats.")] = Dtype.auto,
+    compile: Annotated[bool, typer.Option("--compile", help="Run the models through torch.compile.")] = False,
     mastery: MasteryRun = None,
     split: Split = None,
     drop_overlaps: DropOverlaps = False,
-    limit: Limit = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Only N facts, or windows of a text, drawn at random."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """How far did the next-token distributions move? KL between tuned and base."""
@@ -80,8 +96,11 @@ def drift(
         tuned,
         facts,
         out,
+        text=text,
+        window=window,
         mode=mode.value,
         dtype=dtype.value,
+        compile=compile,
         mastery_run=mastery,
         split=split,
         limit=limit,

@@ -5,8 +5,10 @@ the figures mean for a fact is not known here.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +18,8 @@ from knowshift.measure.kl_loop import divergence_compiled
 from knowshift.measure.passages import Passage
 from knowshift.measure.states import Head, final_states, take_head
 from knowshift.models import load_model
+from knowshift.models.load import first_line, spread
+from knowshift.models.resident import load_with_adapter
 from knowshift.progress import bar
 
 # Logits made at once by one head.
@@ -46,18 +50,73 @@ def read(
     passages: Sequence[Passage],
     file: Path,
     *,
-    number_type: torch.dtype | str,
+    number_type: torch.dtype,
     batch_tokens: int,
     label: str,
+    compiled: bool = False,
 ) -> Reading:
-    """Load a checkpoint, let it read ``passages`` and keep its states in ``file`` and its head in memory."""
-    model = load_model(path, dtype=number_type)
-    states = final_states(model, passages, file, batch_tokens=batch_tokens, label=label)
+    """Load a checkpoint, let it read ``passages`` and keep its states in ``file`` and its head in memory.
+
+    A model too large for one GPU is spread over what there is; with ``compiled`` its blocks go through
+    ``torch.compile`` first.
+    """
+    model = load_model(path, dtype=number_type, device_map=spread(path, number_type))
+    with compiling(model, wanted=compiled):
+        states = final_states(model, passages, file, batch_tokens=batch_tokens, label=label)
     return Reading(path, states, take_head(model))
 
 
+def read_adapted(
+    base: Path,
+    adapter: Path,
+    passages: tuple[Sequence[Passage], Sequence[Passage]],
+    files: tuple[Path, Path],
+    *,
+    number_type: torch.dtype,
+    batch_tokens: int,
+    compiled: bool = False,
+) -> tuple[Reading, Reading]:
+    """``read`` for a base and an adapter on it, in one model: the adapter off for the first, on for the second."""
+    wrapped = load_with_adapter(base, adapter, dtype=number_type)
+    model = wrapped.get_base_model()
+    with compiling(model, wanted=compiled):
+        with wrapped.disable_adapter():
+            before = final_states(model, passages[0], files[0], batch_tokens=batch_tokens, label="base model")
+        after = final_states(model, passages[1], files[1], batch_tokens=batch_tokens, label="tuned model")
+    head = take_head(model)
+
+    def without(states: torch.Tensor) -> torch.Tensor:
+        with wrapped.disable_adapter():
+            return head(states)
+
+    adapted = any("lora" in name for name, _ in model.get_output_embeddings().named_parameters())
+    return Reading(base, before, without if adapted else head), Reading(adapter, after, head)
+
+
+@contextmanager
+def compiling(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Have the model's first half compiled at its first use, if ``wanted``.
+
+    Raises:
+        InputError: where no compiler works.
+    """
+    if not wanted:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    # Batches differ in size: one program for all of them.
+    model.base_model.compile(dynamic=True)
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise InputError(f"--compile: torch cannot compile this model here: {first_line(error)}") from error
+
+
 @torch.inference_mode()
-def compare_all(base: Reading, tuned: Reading, targets: Sequence[int], words: int) -> Divergence:
+def compare_all(
+    base: Reading, tuned: Reading, targets: Sequence[int], words: int, *, compiled: bool = False
+) -> Divergence:
     """The divergence at every position over the first ``words`` tokens, on the CPU.
 
     Args:
@@ -65,14 +124,16 @@ def compare_all(base: Reading, tuned: Reading, targets: Sequence[int], words: in
         tuned: the other model.
         targets: for each position, the token that truly follows.
         words: tokens of the tokenizer; rows of a padded vocabulary beyond them are left out.
+        compiled: go through ``torch.compile``; on a CPU a compiled loop is at work either way.
 
     Raises:
         InputError: naming the model whose logits are not finite.
     """
     follows = torch.tensor(targets)
     found = Divergence(*(torch.empty(len(follows), dtype=dtype) for dtype in COLUMNS))
+    elsewhere = torch.compile(divergence, dynamic=True) if compiled else divergence
     for place, left, right in _logits(base, tuned, words):
-        apart = divergence_compiled if left.device.type == "cpu" else divergence
+        apart = divergence_compiled if left.device.type == "cpu" else elsewhere
         part = apart(left, right, follows[place].to(left.device))
         _check_finite(part.tuned_base, (base, left), (tuned, right))
         for column, values in zip(found, part, strict=True):

@@ -15,7 +15,7 @@ from knowshift.facts.prompts import qa_prompt
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What a model reads for one fact.
+    """What a model reads at once: a fact, or a window of a text.
 
     Attributes:
         ids: the tokens the model reads.
@@ -46,8 +46,8 @@ def gold_passages(tokenizer: Any, facts: Sequence[Fact]) -> list[Passage]:
     whole = [prompt + fact.answers[0] for prompt, fact in zip(prompts, facts, strict=True)]
     end = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     passages = []
-    for fact, prompt, ids in zip(facts, _encode(tokenizer, prompts), _encode(tokenizer, whole), strict=True):
-        start = _common_prefix(prompt, ids)
+    for fact, prompt, ids in zip(facts, encode(tokenizer, prompts), encode(tokenizer, whole), strict=True):
+        start = common_prefix(prompt, ids)
         if start == len(ids):
             raise InputError(f"fact {fact.id!r}: the answer {fact.answers[0]!r} is no token at all")
         if not start:
@@ -68,7 +68,7 @@ def prompt_passages(tokenizer: Any, facts: Sequence[Fact], prompts: Sequence[str
         InputError: naming a fact whose prompt is no token at all.
     """
     passages = []
-    for fact, ids in zip(facts, _encode(tokenizer, prompts), strict=True):
+    for fact, ids in zip(facts, encode(tokenizer, prompts), strict=True):
         if ids[-1:] == (tokenizer.eos_token_id,):
             ids = ids[:-1]
         if not ids:
@@ -77,24 +77,24 @@ def prompt_passages(tokenizer: Any, facts: Sequence[Fact], prompts: Sequence[str
     return passages
 
 
-def check_fit(passages: Sequence[Passage], facts: Sequence[Fact], *, context: int | None, rows: int) -> None:
+def check_fit(passages: Sequence[Passage], names: Sequence[str], *, context: int | None, rows: int) -> None:
     """Make sure that a model can read the passages.
 
     Args:
-        passages: one for each fact.
-        facts: to name the one that does not fit.
+        passages: what it is to read.
+        names: of each, for the one that does not fit: "fact 'a'".
         context: the most tokens the model reads; None if it has no limit.
         rows: tokens the model has an embedding for.
 
     Raises:
-        InputError: naming the first fact that does not fit.
+        InputError: naming the first that does not fit.
     """
-    for fact, passage in zip(facts, passages, strict=True):
+    for name, passage in zip(names, passages, strict=True):
         if context is not None and len(passage.ids) > context:
-            raise InputError(f"fact {fact.id!r}: {len(passage.ids)} tokens do not fit the model's context of {context}")
+            raise InputError(f"{name}: {len(passage.ids)} tokens do not fit the model's context of {context}")
         largest = max(passage.ids + passage.targets)
         if largest >= rows:
-            raise InputError(f"fact {fact.id!r}: token {largest} is beyond the model's {rows} vocabulary rows")
+            raise InputError(f"{name}: token {largest} is beyond the model's {rows} vocabulary rows")
 
 
 def batches(passages: Sequence[Passage], tokens: int) -> list[list[int]]:
@@ -108,13 +108,22 @@ def batches(passages: Sequence[Passage], tokens: int) -> list[list[int]]:
     return grouped
 
 
-def _encode(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:
+def encode(
+    tokenizer: Any, texts: Sequence[str], *, what: str = "these facts", special: bool = True
+) -> list[tuple[int, ...]]:
+    """Token ids of each text; ``special`` adds the tokenizer's own tokens around it.
+
+    Raises:
+        InputError: saying that ``what`` cannot be read.
+    """
     try:
-        return [tuple(ids) for ids in tokenizer(list(texts)).input_ids]
+        # Without a word on texts longer than the context: whether they fit is looked at where it matters.
+        return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=special, verbose=False).input_ids]
     except Exception as error:  # the tokenizers library raises bare Exception on a word it has no token for
-        raise InputError(f"the tokenizer cannot read these facts: {error}") from error
+        raise InputError(f"the tokenizer cannot read {what}: {error}") from error
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
     pairs = enumerate(zip(left, right, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))

@@ -39,12 +39,12 @@ def final_states(model: Any, passages: Sequence[Passage], file: Path, *, batch_t
     starts = [0]
     for passage in passages:
         starts.append(starts[-1] + passage.kept)
-    states = torch.empty(0)
+    states, device = torch.empty(0), entry_device(model)
     with bar(label, sum(len(passage.ids) for passage in passages)) as advance:
         for members in batches(passages, batch_tokens):
             width = max(len(passages[index].ids) for index in members)
             rows = [passages[index].ids + (0,) * (width - len(passages[index].ids)) for index in members]
-            ids = torch.tensor(rows, device=model.device)
+            ids = torch.tensor(rows, device=device)
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
             if not len(states):
                 states = _mapped(file, starts[-1], hidden.shape[-1], hidden.dtype)
@@ -66,8 +66,9 @@ def take_head(model: Any) -> Head:
     Raises:
         InputError: for an architecture that cannot be divided so; every model is tried on two tokens first.
     """
-    name = type(model).__name__
-    probe = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    name, device = type(model).__name__, entry_device(model)
+    model.base_model._compiled_call_impl = None  # what was compiled would go on running the first half
+    probe = torch.zeros(1, 2, dtype=torch.long, device=device)
     expected = model(input_ids=probe, use_cache=False).logits[0]
     output = model.base_model(input_ids=probe, use_cache=False)
     if not hasattr(output, "last_hidden_state"):
@@ -85,7 +86,7 @@ def take_head(model: Any) -> Head:
     def head(states: torch.Tensor) -> torch.Tensor:
         nonlocal given
         given = states.to(expected.device)[None]
-        ids = torch.zeros(given.shape[:2], dtype=torch.long, device=model.device)
+        ids = torch.zeros(given.shape[:2], dtype=torch.long, device=device)
         logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
         return logits
 
@@ -95,13 +96,29 @@ def take_head(model: Any) -> Head:
     return head
 
 
+def entry_device(model: Any) -> torch.device:
+    """Where a model wants its tokens: beside its embeddings, or where accelerate brings these when they are needed."""
+    embeddings = model.get_input_embeddings()
+    hook = getattr(embeddings, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    found = torch.device(device) if device is not None else next(embeddings.parameters()).device
+    return torch.device("cpu") if found.type == "meta" else found  # hooks that tell nothing move their input themselves
+
+
 def _release(model: Any) -> None:
     """Free the weights of the first half that the head does not share (a tied embedding is shared)."""
     embedding = model.get_output_embeddings()
     kept = {id(parameter) for parameter in embedding.parameters()} if embedding is not None else set()
     for parameter in model.base_model.parameters():
-        if id(parameter) not in kept:
+        if id(parameter) not in kept and parameter.device.type != "meta":
             parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+    for module in model.base_model.modules():
+        # What accelerate keeps in the CPU's memory for a module on another device.
+        weights = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        loader = getattr(weights, "dataset", {})
+        stored = getattr(loader, "state_dict", loader)
+        for name in [name for name in stored if name.startswith(f"{model.base_model_prefix}.")]:
+            del stored[name]
 
 
 def _mapped(file: Path, rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:

@@ -6,21 +6,30 @@ name or comparing digests does not wait for them.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knowshift.errors import InputError
+from knowshift.errors import InputError, missing_extra
 from knowshift.models import contents
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# Of a GPU's free memory; the rest is for activations and logits.
+WEIGHTS_SHARE = 0.8
+
 PROBE = "Who wrote it?\n  In 1984, Zoë's émigré café cost 12.50 — Río Yí, 東京. <|question|>x<|answer|>"
 
 
 def load_model(
-    path: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None
+    path: Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The causal language model of a checkpoint folder, in evaluation mode.
 
@@ -28,6 +37,7 @@ def load_model(
         path: a checkpoint folder, as ``resolve`` returns it.
         dtype: ``auto`` (bfloat16 where the processor computes in it, else float32), a torch type or its name.
         device: default CUDA if there is one, else the CPU.
+        device_map: instead of ``device``, how accelerate spreads the model over devices (``spread`` says when).
 
     Raises:
         InputError: unreadable weights, an architecture transformers does not know, tensors missing or of the
@@ -48,15 +58,41 @@ def load_model(
     try:
         with quiet():
             model, info = AutoModelForCausalLM.from_pretrained(
-                path, dtype=number_type, use_safetensors=True, output_loading_info=True, local_files_only=True
+                path,
+                dtype=number_type,
+                use_safetensors=True,
+                output_loading_info=True,
+                local_files_only=True,
+                device_map=device_map,
             )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{path}: cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"{path}: cannot be loaded: {first_line(error)}") from error
     for problem, names in (("missing", info["missing_keys"]), ("of another shape", info["mismatched_keys"])):
         if names:
             raise InputError(f"{path}: {len(names)} tensors are {problem}, the first is {_name(sorted(names)[0])}")
-    loaded: PreTrainedModel = model.to(target).eval()
+    loaded: PreTrainedModel = (model if device_map else model.to(target)).eval()
     return loaded
+
+
+def spread(path: Path, dtype: torch.dtype) -> str | None:
+    """``auto`` where CUDA has too little free memory for the model: over all GPUs, then memory, then disk.
+
+    Raises:
+        InputError: if that is needed and accelerate is not installed.
+    """
+    import torch
+
+    from knowshift.memory import free_memory
+
+    if default_device().type != "cuda":
+        return None
+    stored = {"F64": 8, "F32": 4}.get(contents.main_type(path), 2)
+    size = sum(file.stat().st_size for file in contents.weight_files(path)) * dtype.itemsize / stored
+    if size < WEIGHTS_SHARE * free_memory(torch.device("cuda", torch.cuda.current_device())):
+        return None
+    if importlib.util.find_spec("accelerate") is None:
+        raise missing_extra("accelerate", "train")
+    return "auto"
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -75,7 +111,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception on a malformed file
-        raise InputError(f"{path}: the tokenizer cannot be read: {_first_line(error)}") from error
+        raise InputError(f"{path}: the tokenizer cannot be read: {first_line(error)}") from error
     return tokenizer
 
 
@@ -149,7 +185,8 @@ def cast_as_stored(model: PreTrainedModel, folder: Path) -> None:
         parameter.data = parameter.data.to(types.get(stored.get(name, ""), usual))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
