@@ -1,6 +1,7 @@
 """Pairs of checkpoints that differ in vocabulary, types, wrappers and ties."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import pytest
 import torch
 import weights_twin as twin
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.weights.checkpoint import SINGLE, Checkpoint
 from knowshift.weights.diff import diff
-from knowshift.weights.merge import merge
+from knowshift.weights.merge import METHODS, merge
 from knowshift.weights.pairing import pair
+from knowshift.weights.patch import apply, revert
 from knowshift.weights.restore import restore
+from knowshift.weights.sweep import Sweep
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -40,7 +44,10 @@ def resized(source: Path, folder: Path, rows: int) -> Path:
             new[:common] = tensors[name][:common]
             tensors[name] = new
 
-    return rewritten(source, folder, change)
+    rewritten(source, folder, change)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows}))
+    return folder
 
 
 def opened(*folders: Path) -> list[Checkpoint]:
@@ -362,3 +369,38 @@ def test_the_command_line_takes_a_regular_expression(pair_of, tmp_path: Path, ca
     for name, tensor in written.items():
         assert torch.equal(tensor, (old if ".layers.0.mlp" in name.replace("model", "") else new)[name]), name
     assert r"--region 're:layers\.0\.mlp'" in Path(out, "1", "README.md").read_text()
+
+
+OPTIONS = {
+    "interpolate": {"alpha": 0.25},
+    "random": {"fraction": 0.5},
+    "layers": {"layers": "1"},
+    "modules": {"modules": "embed_tokens"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_rows_of_one_side_alone(uneven, tmp_path: Path, method: str) -> None:
+    base, tuned, before, after = uneven
+    common = min(before, after)
+    new = load_file(tuned / SINGLE)
+    merged = load_file(merge(method, base, tuned, tmp_path / "out", **OPTIONS.get(method, {})) / SINGLE)
+    assert {name: tensor.shape for name, tensor in merged.items()} == {
+        name: tensor.shape for name, tensor in new.items()
+    }
+    for name in (EMBEDDINGS, HEAD):
+        assert torch.equal(merged[name][common:], new[name][common:])
+    assert any(not torch.equal(merged[name], tensor) for name, tensor in new.items())
+
+
+def test_a_patch_and_a_loaded_model_leave_rows_of_one_side_alone(uneven, tmp_path: Path) -> None:
+    base, tuned, _, _ = uneven
+    (folder,) = restore(base, tuned, ["0.5"], tmp_path / "folders", region="all")
+    (patch,) = restore(base, tuned, ["0.5"], tmp_path / "patches", region="all", patch=True)
+    applied = apply(patch, tuned, tmp_path / "applied")
+    assert (applied / SINGLE).read_bytes() == (folder / SINGLE).read_bytes()
+    assert (revert(patch, applied, tmp_path / "reverted") / SINGLE).read_bytes() == (tuned / SINGLE).read_bytes()
+    model = AutoModelForCausalLM.from_pretrained(tuned, dtype="auto")
+    with Sweep(model, base, tuned, region="all").restored("relative", "0.5"):
+        for name, tensor in load_file(folder / SINGLE).items():
+            assert torch.equal(model.get_parameter(name), tensor), name
