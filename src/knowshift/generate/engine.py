@@ -43,11 +43,13 @@ class Engine(Protocol):
         rows: about how many continuations are decoded together. What is decoded together shows in the last bits of a
             matrix product, so whoever goes on with an interrupted run sets the number that run began with.
         context: the most tokens that the model reads, new ones included; 0 where no limit is known.
+        dtype: the number type it computes in, such as ``bfloat16``.
         tokenizer: what makes a prompt's token ids (``encode``).
     """
 
     rows: int
     context: int
+    dtype: str
     tokenizer: Any
 
     def sample(

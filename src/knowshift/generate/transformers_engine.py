@@ -48,6 +48,7 @@ class TransformersEngine:
         use_decode_attention(model)
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.dtype = str(model.dtype).removeprefix("torch.")
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 0)
         self._ends = _end_tokens(model, tokenizer)
         self._takes = inspect.signature(model.forward).parameters.keys()
@@ -183,7 +184,7 @@ class TransformersEngine:
                 return
             slots.select(parents, device)
             lengths = lengths[torch.tensor(parents, device=device)]
-            told: dict[str, torch.Tensor] = {}
+            told: dict[str, Any] = {}
             if mixed:
                 seen = torch.arange(filled + step + 1, device=device)
                 told["attention_mask"] = seen >= (filled - lengths)[:, None]

@@ -68,6 +68,7 @@ class VllmEngine:
             raise InputError(f"{path}: vLLM cannot load it: {_first_line(error)}") from error
         config = self._model.llm_engine.vllm_config
         self.rows: int = config.scheduler_config.max_num_seqs
+        self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.context: int = config.model_config.max_model_len
         self._refuse_nan()
 

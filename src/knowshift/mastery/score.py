@@ -70,6 +70,7 @@ def score(
         "model": model,
         "tokenizer": _tokenizer_digest(engine.tokenizer),
         "engine": type(engine).__name__,
+        "dtype": engine.dtype,
         "temperature": options.temperature,
         "max_new_tokens": options.max_new_tokens,
         "seed": options.seed,

@@ -122,6 +122,7 @@ class Demo:
         settings = MasteryOptions(
             templates=self.options.templates,
             samples=self.options.samples,
+            slick=False,  # the page shows no SliCK classes
             temperature=self.options.temperature,
             max_new_tokens=self.options.mastery_new_tokens,
             seed=self.options.seed,
