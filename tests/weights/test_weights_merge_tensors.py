@@ -197,11 +197,11 @@ def test_pure_noise_is_all_removed_and_a_signal_is_kept() -> None:
 
     for shape in ((300, 300), (600, 150), (1000, 60)):
         noise = generator.standard_normal(shape)
-        assert above_threshold(lambda noise=noise: [noise], shape[1], shape[0], 1.0).shape == (shape[1], 0)
+        assert above_threshold([noise], shape[1], shape[0], 1.0).shape == (shape[1], 0)
         strength = 4 * sqrt(max(shape))
         one, two = (np.linalg.qr(generator.standard_normal((side, 3)))[0] for side in shape)
         halves = np.array_split(noise + strength * one @ two.T, 2)
-        vectors = above_threshold(lambda halves=halves: halves, shape[1], shape[0], 1.0)
+        vectors = above_threshold(halves, shape[1], shape[0], 1.0)
         assert vectors.shape == (shape[1], 3)
         assert np.linalg.svd(two.T @ vectors)[1].min() > 0.9
 

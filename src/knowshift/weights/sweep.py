@@ -9,14 +9,12 @@ held. Without one, the old bits of the elements that differ are held while a blo
 their places. A base on disk is read in tiles; a loaded one is the caller's.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 import torch
 
 from knowshift.errors import InputError
@@ -29,11 +27,11 @@ from knowshift.weights.merge.interpolate import Interpolate
 from knowshift.weights.merge.meter import Meter
 from knowshift.weights.merge.method import Make, Option
 from knowshift.weights.pairing import Pair, pair
-from knowshift.weights.ranking import Ranking, exact
-from knowshift.weights.regions import unwrapped
+from knowshift.weights.ranking import exact
 from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
+from knowshift.weights.swap import Ground, Swap, verify, where
 from knowshift.weights.taken import take
-from knowshift.weights.walk import Tile, walk
+from knowshift.weights.walk import Tile
 
 T = TypeVar("T")
 
@@ -59,21 +57,6 @@ class Info:
     removed_norm_share: float
 
 
-@dataclass(slots=True)
-class _Ground:
-    """A region: its pairs, where each lies in the model (None: tied to another that does), what is known of it."""
-
-    pairs: list[Pair]
-    notes: list[str]
-    places: list[torch.Tensor | None]
-    rankings: dict[Rule, Ranking] = field(default_factory=dict)
-
-    def ranking(self, rule: Rule) -> Ranking:
-        if rule not in self.rankings:
-            self.rankings[rule] = Ranking(self.pairs, rule)
-        return self.rankings[rule]
-
-
 class Sweep:
     """A loaded tuned model that can be restored, interpolated or pruned in place.
 
@@ -83,6 +66,8 @@ class Sweep:
         base: the base model's checkpoint folder, or the base model itself, loaded.
         tuned: the tuned model's checkpoint folder. Without one ``model`` itself is the tuned side, in its own type.
         region, arithmetic, seed: as in ``restore``; region and seed may be others in each step.
+
+    While a sweep is in use nothing else may change the weights: rankings are made once.
 
     Raises:
         InputError: if the two do not belong together, ``model`` does not hold the tuned weights, or a tensor is
@@ -108,9 +93,9 @@ class Sweep:
         self._live = Loaded(model) if tuned is None else None
         self._tuned = self._live or Checkpoint.open(Path(tuned or ""))
         self._places = placing.Places(model)
-        self._grounds: dict[str, _Ground] = {}
+        self._grounds: dict[str, Ground] = {}
         self._busy = False
-        self._changed: tuple[_Ground, set[tuple[int, int]]] | None = None
+        self._swap = Swap(self._live)
         self._ground(region)
 
     @property
@@ -193,92 +178,27 @@ class Sweep:
         return results
 
     @contextmanager
-    def _holding(self, ground: _Ground, make: Make) -> Iterator[None]:
+    def _holding(self, ground: Ground, make: Make) -> Iterator[None]:
         if self._busy:
             raise RuntimeError("one restoration at a time: leave the first with block before the next")
-        self._put_back()  # only something if that was itself interrupted
+        self._swap.back()  # only something if that was itself interrupted
         self._busy = True
         try:
-            self._put(ground, make)
+            self._swap.put(ground, make)
             yield
         finally:
             self._busy = False
-            self._put_back()
+            self._swap.back()
 
-    def _put(self, ground: _Ground, make: Make) -> None:
-        changed: set[tuple[int, int]] = set()
-        self._changed = ground, changed
-
-        def put(tile: Tile) -> None:
-            bits = make(tile)
-            place = ground.places[tile.number]
-            tuned = tile.pair.tuned_bits(tile.start, tile.stop)
-            if place is None or np.array_equal(bits, tuned):
-                return
-            if self._live is not None:
-                self._live.remember(tile.pair.name, tile.start, tuned, bits)
-            changed.add((tile.number, tile.start))
-            placing.write(place, tile.start, bits, tile.pair.tuned.dtype)
-
-        self._over(ground, put, "weights into the model")
-
-    def _put_back(self) -> None:
-        if self._changed is None:
-            return
-        ground, changed = self._changed
-
-        def put(tile: Tile) -> None:
-            place = ground.places[tile.number]
-            if place is not None and (tile.number, tile.start) in changed:
-                bits = tile.pair.tuned_bits(tile.start, tile.stop)
-                placing.write(place, tile.start, bits, tile.pair.tuned.dtype)
-
-        self._over(ground, put, "tuned weights back")
-        self._changed = None
-        if self._live is not None:
-            self._live.forget()
-
-    def _over(self, ground: _Ground, work: Callable[[Tile], None], description: str) -> None:
-        places = [place for place in ground.places if place is not None]
-        placing.settle(places)
-        for _ in walk(ground.pairs, work, description):
-            pass
-        placing.settle(places)
-
-    def _ground(self, region: str | None) -> _Ground:
+    def _ground(self, region: str | None) -> Ground:
         region = region or self._region
         if region not in self._grounds:
+            if self._busy:
+                raise RuntimeError("one restoration at a time: leave the first with block before the next")
+            self._swap.back()
             pairs, notes = pair(self._base, self._tuned, region)
-            ground = _Ground(pairs, notes, _where(self._places, pairs))
-            self._verify(ground)
+            ground = Ground(pairs, notes, where(self._places, pairs))
+            if self._live is None:
+                verify(ground)
             self._grounds[region] = ground
         return self._grounds[region]
-
-    def _verify(self, ground: _Ground) -> None:
-        def differs(tile: Tile) -> bool:
-            place = ground.places[tile.number]
-            bits = tile.pair.tuned_bits(tile.start, tile.stop)
-            return place is not None and not placing.holds(place, tile.start, bits, tile.pair.tuned.dtype)
-
-        if self._live is not None:
-            return
-        if self._busy:
-            raise RuntimeError("one restoration at a time: leave the first with block before the next")
-        for tile, different in walk(ground.pairs, differs, "comparing"):
-            if different:
-                raise InputError(
-                    f"{tile.pair.tuned.file}: tensor {tile.pair.name!r} differs from the loaded model's: a sweep "
-                    "starts from the tuned model as stored"
-                )
-
-
-def _where(places: placing.Places, pairs: list[Pair]) -> list[torch.Tensor | None]:
-    """The place of each pair's tensor; None where a file stores under two names what the model ties."""
-    found = [places.find(entry.name, entry.tuned.shape) for entry in pairs]
-    times = Counter(placing.place_of(view) for view in found)
-
-    def tied(entry: Pair, view: torch.Tensor) -> bool:
-        place = placing.place_of(view)
-        return times[place] > 1 and unwrapped(entry.name) != unwrapped(places.first.get(place, entry.name))
-
-    return [None if tied(entry, view) else view for entry, view in zip(pairs, found, strict=True)]

@@ -143,7 +143,7 @@ def _filter(stacks: Sequence[Stack | None], scale: float, key: tuple[int, int]) 
     stack = stacks[number]
     assert stack is not None
     shorter, longer = sorted((stack.rows, stack.columns))
-    vectors = above_threshold(lambda: stack.blocks(matrix), shorter, longer, scale)
+    vectors = above_threshold(stack.blocks(matrix), shorter, longer, scale)
     if vectors is None:
         return None
     rest = None

@@ -3,13 +3,12 @@
 Knows matrices in blocks of rows; nothing of checkpoints.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from math import pi, sqrt
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas, eigh
 
 Matrix = npt.NDArray[np.float64]
 
@@ -49,12 +48,32 @@ def threshold(values: Matrix, longer: int) -> float:
     return coefficient(beta) / noise_median(beta) * float(np.median(values))
 
 
-def above_threshold(blocks: Callable[[], Iterable[Matrix]], shorter: int, longer: int, scale: float) -> Matrix | None:
+def gram(blocks: Iterable[Matrix], shorter: int) -> Matrix:
+    """The product of a matrix's transpose with itself, from its rows in blocks; only the upper triangle is filled."""
+    from scipy.linalg import blas  # takes longer to import than most methods need to start
+
+    total = np.zeros((shorter, shorter), order="F")
+    for block in blocks:
+        total = blas.dsyrk(1.0, block.T, beta=1.0, c=total, overwrite_c=True)
+    return total
+
+
+def singular_values(product: Matrix) -> Matrix:
+    """All singular values, ascending, of the matrix whose ``gram`` is ``product``.
+
+    The product squares them, so those below about 1e-8 of the largest are lost in rounding; the bulk of an update's
+    lies far above.
+    """
+    from scipy.linalg import eigh
+
+    squares = eigh(product, lower=False, eigvals_only=True, check_finite=False)
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
+
+
+def above_threshold(blocks: Iterable[Matrix], shorter: int, longer: int, scale: float) -> Matrix | None:
     """The right singular vectors of a matrix whose singular values exceed ``scale`` times the threshold.
 
-    The matrix is never held: only the product of its transpose with itself, ``shorter`` squared, in float64. That
-    squares the singular values, so those below about 1e-8 of the largest are lost in rounding; the bulk of an
-    update's lies far above.
+    The matrix is never held: only its ``gram``, ``shorter`` squared, twice.
 
     Args:
         blocks: its rows in blocks, each of ``shorter`` columns.
@@ -64,15 +83,14 @@ def above_threshold(blocks: Callable[[], Iterable[Matrix]], shorter: int, longer
     Returns:
         ``shorter`` x kept, orthonormal columns; None if all are kept.
     """
-    gram = np.zeros((shorter, shorter), order="F")
-    for block in blocks():
-        gram = blas.dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
-    squares = eigh(gram, lower=False, eigvals_only=True, check_finite=False)
-    values = np.sqrt(np.maximum(squares, 0.0))
+    from scipy.linalg import eigh
+
+    product = gram(blocks, shorter)
+    values = singular_values(product)
     kept = int(np.count_nonzero(values > scale * threshold(values, longer)))
     if kept == shorter:
         return None
     if not kept:
         return np.zeros((shorter, 0))
     wanted = (shorter - kept, shorter - 1)
-    return np.asarray(eigh(gram, lower=False, subset_by_index=wanted, overwrite_a=True, check_finite=False)[1])
+    return np.asarray(eigh(product, lower=False, subset_by_index=wanted, overwrite_a=True, check_finite=False)[1])

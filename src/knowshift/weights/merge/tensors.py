@@ -6,12 +6,10 @@ memory does not grow with the number of tensors.
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Generic, TypeVar
 
 from knowshift.weights.pairing import Pair
-from knowshift.weights.walk import Tile, threads, tiles
+from knowshift.weights.walk import Tile, in_order, tiles
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -41,7 +39,5 @@ def over(pair: Pair, work: Callable[[Tile], T]) -> Iterator[tuple[Tile, T]]:
     parts = tiles([pair])
     if (first := next(parts, None)) is None:
         return
-    yield first, work(first)  # which is all of most tensors
-    with ThreadPoolExecutor(threads(), "tensor") as pool:
-        while batch := list(islice(parts, 4 * threads())):
-            yield from zip(batch, pool.map(work, batch), strict=True)
+    yield first, work(first)  # which is all of most tensors, and needs no threads
+    yield from in_order(parts, work)
