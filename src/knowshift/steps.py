@@ -4,7 +4,9 @@ The command line and the demo both call these, so a figure has one way to come a
 file joins them: names become checkpoints, sources become facts, results become files.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,15 +275,32 @@ def diff(
     arithmetic: "Arithmetic" = "float32",
     fractions: Sequence[float | str],
     seed: int = 0,
+    matrices: bool = False,
+    charts: bool = False,
 ) -> "Diff":
-    """``knowshift diff``: concentration and place of an update."""
+    """``knowshift diff``: concentration and place of an update; on request by matrix, and drawn."""
+    from knowshift.models import resolve
     from knowshift.weights.diff import diff as compare
 
-    base_path, tuned_path, models = resolve_pair(base, tuned)
-    options = {"base": base, "tuned": tuned, "region": region, "arithmetic": arithmetic, "fractions": fractions}
-    with record(out, "diff", options, seed=seed, models=models):
-        result = compare(base_path, tuned_path, region=region, arithmetic=arithmetic, fractions=fractions, seed=seed)
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    digests = _digests_later(base=base_path, tuned=tuned_path)
+    choices = {"region": region, "arithmetic": arithmetic, "fractions": fractions, "matrices": matrices}
+    with record(out, "diff", {"base": base, "tuned": tuned, **choices, "charts": charts}, seed=seed) as entry:
+        result = compare(
+            base_path,
+            tuned_path,
+            region=region,
+            arithmetic=arithmetic,
+            fractions=fractions,
+            seed=seed,
+            matrices=matrices,
+        )
+        if charts:
+            from knowshift.report.drawn import draw_diff
+
+            draw_diff(result.concentration, result.modules, out)
         result.write(out)
+        entry["models"] = digests()
     return result
 
 
@@ -300,13 +319,15 @@ def restore(
     seed: int = 0,
 ) -> list[Path]:
     """``knowshift restore``: one checkpoint folder per fraction, or with ``patch`` one patch file."""
+    from knowshift.models import resolve
     from knowshift.weights.restore import restore as put_back
 
-    base_path, tuned_path, models = resolve_pair(base, tuned)
+    base_path, tuned_path = resolve(base), resolve(tuned)
+    digests = _digests_later(base=base_path, tuned=tuned_path)
     choices = {"rank": rank, "order": order, "region": region, "of": of, "arithmetic": arithmetic}
     options = {"base": base, "tuned": tuned, "fractions": fractions, **choices, "patch": patch}
-    with record(out, "restore", options, seed=seed, models=models):
-        return put_back(
+    with record(out, "restore", options, seed=seed) as entry:
+        written = put_back(
             base_path,
             tuned_path,
             fractions,
@@ -321,6 +342,8 @@ def restore(
             base_name=base,
             tuned_name=tuned,
         )
+        entry["models"] = digests()
+    return written
 
 
 def merge(
@@ -352,6 +375,23 @@ def resolve_pair(base: str, tuned: str) -> tuple[Path, Path, dict[str, str]]:
 
     base_path, tuned_path = resolve(base), resolve(tuned)
     return base_path, tuned_path, {"base": digest(base_path), "tuned": digest(tuned_path)}
+
+
+def _digests_later(**folders: Path) -> Callable[[], dict[str, str]]:
+    """Digest checkpoints beside other work: what is returned waits for the digests, by role."""
+    from knowshift.models import digest
+
+    digests: dict[str, Future[str]] = {role: Future() for role in folders}
+
+    def run(role: str, folder: Path) -> None:
+        try:
+            digests[role].set_result(digest(folder))
+        except BaseException as error:
+            digests[role].set_exception(error)
+
+    for role, folder in folders.items():  # not a pool: work that failed does not wait for them
+        threading.Thread(target=run, args=(role, folder), daemon=True).start()
+    return lambda: {role: future.result() for role, future in digests.items()}
 
 
 def choose(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:

@@ -34,6 +34,15 @@ def diff(
     region: RegionOption = "blocks",
     arithmetic: ArithmeticOption = Arithmetic.float32,
     fraction: OptionalFractions = None,
+    matrices: Annotated[
+        bool,
+        typer.Option(
+            "--matrices",
+            help="Also norms, cosine and effective rank of each matrix, into matrices.parquet: seconds for half a "
+            "billion weights, hours for 70 billion, and 16 bytes times the square of the widest matrix's shorter side.",
+        ),
+    ] = False,
+    charts: Annotated[bool, typer.Option("--charts", help="Also draw the tables, as SVG and PNG into charts/.")] = False,
     seed: Seed = 0,
 ) -> None:
     """How far did the weights move, where, and how concentrated is it, beside a no-training null?"""
@@ -47,6 +56,8 @@ def diff(
         arithmetic=arithmetic.value,
         fractions=fraction or PAPER_FRACTIONS,
         seed=seed,
+        matrices=matrices,
+        charts=charts,
     )
     typer.echo(summaries.diff(result.metrics, result.concentration.filter(paper=True).row(0, named=True)))
 
@@ -143,4 +154,4 @@ def merge(
         inverse=inverse or None,
     )
     typer.echo(f"{merged.folder}")
-    tell([f"squared update removed: {merged.removed_norm_share:.4%}"])
+    tell([f"squared update removed: {merged.removed_norm_share:.2%}"])

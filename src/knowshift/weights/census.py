@@ -86,6 +86,10 @@ class Census:
             part = slice(start, start + TILE)
             yield score_entry(entry.base[part], entry.tuned[part], entry.counts[part], stretch.pair.tuned.dtype, rule)
 
+    def counted(self, stretch: Tile) -> bool:
+        """Whether a stretch has been counted, so that it need not be read again."""
+        return self._places.get((stretch.number, stretch.start)) is not None
+
     def entry(self, stretch: Tile) -> Entry | None:
         """The distinct pairs of a stretch; None where they are too many to be worth it."""
         key = (stretch.number, stretch.start)

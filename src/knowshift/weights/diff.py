@@ -17,10 +17,11 @@ from knowshift.errors import InputError
 from knowshift.files import make_folder, write_json, write_parquet
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.null import null_histogram, shares
-from knowshift.weights.pairing import pair
-from knowshift.weights.ranking import Ranking, exact
+from knowshift.weights.pairing import Pair, pair
+from knowshift.weights.ranking import Energies, Ranking, exact
 from knowshift.weights.scores import Arithmetic, Rank, Rule, key_score
 from knowshift.weights.taken import Taken, take
+from knowshift.weights.walk import one_bar
 
 PAPER_FRACTIONS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6)
 # A smooth curve from one in ten thousand to all, in figures that can be typed.
@@ -41,17 +42,20 @@ class Diff:
             restored_share_<f> (this row's part of the restored elements) and enrichment_<f> (that, divided by
             its part of the parameters).
         metrics: parameters, changed, changed_share, thresholds and the settings.
+        matrices: norms, cosine and ranks of each matrix where asked for, see ``matrices``.
     """
 
     concentration: pl.DataFrame
     modules: pl.DataFrame
     metrics: dict[str, Any]
+    matrices: pl.DataFrame | None = None
 
     def write(self, out: Path) -> None:
-        """Write ``concentration.parquet``, ``modules.parquet`` and ``metrics.json`` into ``out``."""
+        """Write the tables as Parquet and ``metrics.json`` into ``out``."""
         make_folder(out)
-        for name, table in (("concentration", self.concentration), ("modules", self.modules)):
-            write_parquet(out / f"{name}.parquet", table)
+        for name in ("concentration", "modules", "matrices"):
+            if (table := getattr(self, name)) is not None:
+                write_parquet(out / f"{name}.parquet", table)
         write_json(out / "metrics.json", self.metrics)
 
 
@@ -64,6 +68,7 @@ def diff(
     rank: Rank = "relative",
     fractions: Sequence[float | str] = PAPER_FRACTIONS,
     seed: int = 0,
+    matrices: bool = False,
 ) -> Diff:
     """Compare two checkpoint folders.
 
@@ -74,6 +79,7 @@ def diff(
         rank: ``relative`` or ``absolute``: by which change elements are ranked and summed.
         fractions: the fractions to report per module, beside the curve.
         seed: of the no-training null.
+        matrices: also compare matrix by matrix, which takes many times as long.
 
     Raises:
         InputError: if the checkpoints cannot be read, do not belong together or hold NaN.
@@ -81,10 +87,15 @@ def diff(
     if rank not in ("relative", "absolute"):
         raise InputError(f"--rank {rank}: a diff is of changes: relative or absolute")
     pairs, notes = pair(Checkpoint.open(base), Checkpoint.open(tuned), region)
-    ranking = Ranking(pairs, Rule(rank=rank, arithmetic=arithmetic, seed=seed))
+    rule = Rule(rank=rank, arithmetic=arithmetic, seed=seed)
     asked = {exact(fraction): name(fraction) for fraction in fractions}
     points = sorted({*asked, *map(exact, CURVE)})
-    taken = dict(zip(points, take(ranking, ranking.cuts(points), places=False), strict=True))
+    walks = 3 if rule.coarse else 4
+    with one_bar("comparing", sum(entry.size for entry in pairs), walks + matrices):
+        ranking = Ranking(pairs, rule, walks=walks)
+        taken = dict(zip(points, take(ranking, ranking.cuts(points), places=False), strict=True))
+        null = shares(null_histogram(ranking), np.array([entry.cut.count for entry in taken.values()]))
+        table = _by_matrix(pairs) if matrices else None
     shown = {label: taken[fraction] for fraction, label in asked.items()}
     metrics = {
         "parameters": ranking.elements,
@@ -103,7 +114,13 @@ def diff(
         "nonfinite": 0,  # a checkpoint with any in this region is refused
         "warnings": notes + _warnings(ranking, asked),
     }
-    return Diff(_concentration(ranking, taken, set(asked)), _modules(ranking, shown), metrics)
+    return Diff(_concentration(ranking, taken, null, set(asked)), _modules(ranking, shown), metrics, table)
+
+
+def _by_matrix(pairs: Sequence[Pair]) -> pl.DataFrame:
+    from knowshift.weights.matrices import matrices
+
+    return matrices(pairs)
 
 
 def name(fraction: float | str) -> str:
@@ -127,7 +144,9 @@ def _warnings(ranking: Ranking, asked: dict[Fraction, str]) -> list[str]:
     ]
 
 
-def _concentration(ranking: Ranking, taken: dict[Fraction, Taken], asked: set[Fraction]) -> pl.DataFrame:
+def _concentration(
+    ranking: Ranking, taken: dict[Fraction, Taken], null: Energies, asked: set[Fraction]
+) -> pl.DataFrame:
     counts = np.array([entry.cut.count for entry in taken.values()])
     total = float(ranking.histogram.sums.sum())
     energy = float(ranking.energy.sum())
@@ -136,7 +155,7 @@ def _concentration(ranking: Ranking, taken: dict[Fraction, Taken], asked: set[Fr
             "fraction": [float(fraction) for fraction in taken],
             "count": counts,
             "share": [min(entry.cut.held / total, 1.0) if total else 0.0 for entry in taken.values()],
-            "null_share": shares(null_histogram(ranking), counts),
+            "null_share": null,
             "energy_share": [min(entry.energy / energy, 1.0) if energy else 0.0 for entry in taken.values()],
             "paper": [fraction in asked for fraction in taken],
         }

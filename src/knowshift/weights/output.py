@@ -53,9 +53,7 @@ def write_checkpoints(
     Raises:
         InputError: if a target is not ours to replace or the disk has no room.
     """
-    for target in targets:
-        _refuse(target, (base, tuned))
-    _check_room(tuned, targets)
+    check_targets(tuned, base, targets)
     try:
         with ExitStack() as stack:
             folders = [stack.enter_context(atomic_folder(target)) for target in targets]
@@ -77,6 +75,17 @@ def write_checkpoints(
             raise
         raise InputError(f"{targets[0].parent}: the disk filled up; nothing was kept") from error
     return list(targets)
+
+
+def check_targets(tuned: Checkpoint, base: Checkpoint, targets: Sequence[Path]) -> None:
+    """Refuse folders that could not be written.
+
+    Raises:
+        InputError: if one of ``targets`` is not ours to replace or the disk has no room for them.
+    """
+    for target in targets:
+        _refuse(target, (base, tuned))
+    _check_room(tuned, targets)
 
 
 def _refuse(target: Path, sources: Sequence[Checkpoint]) -> None:

@@ -130,6 +130,9 @@ class Tables:
 class Ranking:
     """Every element of ``pairs`` ranked under ``rule``. Building it is the first pass.
 
+    ``walks`` is how many walks over it are planned, for a shared bar: where equal elements were counted, all but the
+    first take no time.
+
     Attributes:
         elements: how many elements the region has.
         population: how many are ranked: all, or those that changed.
@@ -138,9 +141,10 @@ class Ranking:
         histogram: of the keys.
     """
 
-    def __init__(self, pairs: Sequence[Pair], rule: Rule) -> None:
+    def __init__(self, pairs: Sequence[Pair], rule: Rule, *, walks: int = 1) -> None:
         self.pairs = list(pairs)
         self.rule = rule
+        self._walks = walks
         self.elements = sum(pair.size for pair in self.pairs)
         self.changed = np.zeros(len(self.pairs), np.int64)
         self.energy = np.zeros(len(self.pairs))
@@ -156,7 +160,7 @@ class Ranking:
                 changed += int(part.weights.sum(where=part.base_bits != part.tuned_bits))
             return changed, sums
 
-        for stretch, (changed, (energy, *faults)) in self.walk(first, f"ranking by {rule.rank}"):
+        for stretch, (changed, (energy, *faults)) in self.walk(first, f"ranking by {rule.rank}", ahead=self._walks):
             self.changed[stretch.number] += changed
             self.energy[stretch.number] += energy
             bad[stretch.number] += np.array(faults, np.int64)
@@ -165,9 +169,10 @@ class Ranking:
         self.population = self.histogram.total
         self._cuts: dict[int, Cut] = {0: Cut(0, NOTHING, 0, 0.0)}
 
-    def walk(self, work: Callable[[Tile], T], description: str) -> Iterator[tuple[Tile, T]]:
+    def walk(self, work: Callable[[Tile], T], description: str, *, ahead: int = 0) -> Iterator[tuple[Tile, T]]:
         """``work`` on every stretch of the census, in parallel, results in order."""
-        return walk_stretches(self.census.stretches, work, description)
+        count = lambda stretch: ahead if self.census.counted(stretch) else 1  # noqa: E731
+        return walk_stretches(self.census.stretches, work, description, ahead=count)
 
     def count(self, fraction: Fraction) -> int:
         """floor(n * fraction) of the ranked elements."""

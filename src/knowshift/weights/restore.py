@@ -15,12 +15,12 @@ from knowshift.weights.bits import Bits
 from knowshift.weights.card import card
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.diff import name
-from knowshift.weights.output import write_checkpoints
+from knowshift.weights.output import check_targets, write_checkpoints
 from knowshift.weights.pairing import pair
 from knowshift.weights.ranking import Ranking, exact
 from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
 from knowshift.weights.taken import Taken, take
-from knowshift.weights.walk import Tile
+from knowshift.weights.walk import Tile, one_bar
 
 if TYPE_CHECKING:
     from knowshift.weights.patch import Origin
@@ -73,30 +73,35 @@ def restore(
     rule = Rule(rank, order, of, arithmetic, seed)
     left, right = Checkpoint.open(base), Checkpoint.open(tuned)
     pairs, notes = pair(left, right, region)
-    ranking = Ranking(pairs, rule)
-    taken = take(ranking, ranking.cuts(wanted.values()))
-    names = (base_name or str(base), tuned_name or str(tuned))
-    cards = [
-        _card(ranking, chosen, label, fraction, names, region, out, notes)
-        for (label, fraction), chosen in zip(wanted.items(), taken, strict=True)
-    ]
-
-    def make(tile: Tile) -> list[Bits]:
-        scored = tile.score(rule)
-        return [chosen.restored(tile, scored) for chosen in taken]
-
-    if patch:
-        from knowshift.weights.patch import SUFFIX, write_patches
-
-        files = [out / f"{label}{SUFFIX}" for label in wanted]
-        origins = [
-            _origin(ranking, chosen, label, names, region, out, text)
-            for label, chosen, text in zip(wanted, taken, cards, strict=True)
-        ]
-        most = [chosen.cut.count for chosen in taken]
-        return write_patches(right, pairs, files, origins, most, make, "writing")
     targets = [out / label for label in wanted]
-    return write_checkpoints(right, left, pairs, targets, cards, make, "writing")
+    if not patch:
+        check_targets(right, left, targets)  # before work is spent on what could not be written
+    names = (base_name or str(base), tuned_name or str(tuned))
+    walks = 2 if rule.coarse else 3
+    with one_bar("restoring", sum(entry.size for entry in pairs), walks + (not patch)):
+        ranking = Ranking(pairs, rule, walks=walks)
+        taken = take(ranking, ranking.cuts(wanted.values()))
+        cards = [
+            _card(ranking, chosen, label, fraction, names, region, out, notes)
+            for (label, fraction), chosen in zip(wanted.items(), taken, strict=True)
+        ]
+
+        def make(tile: Tile) -> list[Bits]:
+            scored = tile.score(rule)
+            return [chosen.restored(tile, scored) for chosen in taken]
+
+        if not patch:
+            return write_checkpoints(right, left, pairs, targets, cards, make, "writing")
+
+    from knowshift.weights.patch import SUFFIX, write_patches
+
+    files = [out / f"{label}{SUFFIX}" for label in wanted]
+    origins = [
+        _origin(ranking, chosen, label, names, region, out, text)
+        for label, chosen, text in zip(wanted, taken, cards, strict=True)
+    ]
+    most = [chosen.cut.count for chosen in taken]
+    return write_patches(right, pairs, files, origins, most, make, "writing")
 
 
 def _card(

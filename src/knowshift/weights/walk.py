@@ -20,7 +20,7 @@ from knowshift.weights.scores import TILE, Rule, Scored, score
 S = TypeVar("S")
 T = TypeVar("T")
 
-_shared: ContextVar[Callable[[int], None] | None] = ContextVar("shared", default=None)
+_shared: ContextVar[Callable[[int], None] | None] = ContextVar("shared", default=None)  # the bar of ``one_bar``
 
 _AHEAD = 64  # tiles asked for before they are computed: 16 MiB a side in 16-bit types
 _ASK = 16  # tiles asked for at once within a stretch
@@ -66,11 +66,21 @@ def walk(pairs: Sequence[Pair], work: Callable[[Tile], T], description: str) -> 
             yield tile, result
 
 
-def walk_stretches(stretches: Sequence[Tile], work: Callable[[Tile], T], description: str) -> Iterator[tuple[Tile, T]]:
-    """The same for longer pieces, whose work reads them tile by tile."""
+def walk_stretches(
+    stretches: Sequence[Tile],
+    work: Callable[[Tile], T],
+    description: str,
+    *,
+    ahead: Callable[[Tile], int] | None = None,
+) -> Iterator[tuple[Tile, T]]:
+    """The same for longer pieces, whose work reads them tile by tile.
+
+    ``ahead``: in a shared bar, for how many walks a stretch counts when it is done; else one.
+    """
+    shared = _shared.get() is not None
     with progress(description, sum(stretch.stop - stretch.start for stretch in stretches)) as advance:
         for stretch, result in in_order(iter(stretches), work):
-            advance(stretch.stop - stretch.start)
+            advance((stretch.stop - stretch.start) * (ahead(stretch) if shared and ahead else 1))
             yield stretch, result
 
 
@@ -86,9 +96,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def one_bar(description: str, total: int) -> Iterator[None]:
-    """Let all walks inside advance one bar, whose ``total`` is the number of elements they walk in all."""
-    with bar(description, total) as advance:
+def one_bar(description: str, elements: int, walks: int) -> Iterator[None]:
+    """Let ``walks`` walks over ``elements`` inside of it advance one bar."""
+    with bar(description, elements * walks) as advance:
         token = _shared.set(advance)
         try:
             yield
