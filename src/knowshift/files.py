@@ -118,6 +118,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read: {error}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets without end
+        raise InputError(f"{path}: not valid JSON: {error}") from error
 
 
 def write_parquet(path: Path, table: "pl.DataFrame") -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.weights.blob import Blob
 from knowshift.weights.checkpoint import INDEX, SINGLE, Checkpoint
@@ -169,6 +170,30 @@ def test_a_link_out_of_the_folder_is_followed_but_a_name_is_not(pair_of, tmp_pat
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(InputError, match="is not the name of a shard"):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("place", [INDEX, "config.json"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "9" * 5000, "\xff", "[]"]
+    + [json.dumps({"weight_map": {"a": value}}) for value in (3, [1], None, "/etc/passwd", "../secret.safetensors")],
+)
+def test_the_command_line_says_one_line_and_opens_nothing_outside(pair_of, tmp_path, capsys, place: str, text) -> None:
+    base, tuned = pair_of("llama", "bf16", True)
+    folder = shutil.copytree(tuned, tmp_path / "copy")
+    (tmp_path / "secret.safetensors").write_bytes(b"secret")
+    (folder / place).write_text(text, "latin-1")
+    if place == "config.json" and text[0] == "{":
+        return  # a fine configuration
+    hostile.watch(True)
+    try:
+        status = main(["diff", str(base), str(folder), "--out", str(tmp_path / "out")])
+    finally:
+        opened = hostile.watch(False)
+    assert not [path for path in opened if "secret" in path or path == "/etc/passwd"]
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) == (2, 1) or (place, text, status) == ("config.json", "[]", 0), error
+    assert place in error or not status
 
 
 @pytest.fixture

@@ -130,3 +130,18 @@ def test_an_adapter_trained_on_a_grown_vocabulary_does_not_fit(base_folder: Path
     with pytest.raises(InputError, match=r"does not fit its base") as caught:
         resolve(str(tmp_path / "adapter"))
     assert re.search("410|size mismatch", str(caught.value))
+
+
+def test_what_the_adapter_leaves_alone_keeps_its_bits_in_every_type(tmp_path: Path) -> None:
+    base = tiny.checkpoint(tmp_path / "base", dtype=torch.bfloat16)
+    before = load_file(base / SINGLE)
+    for name in before:
+        if "norm" in name or "q_proj" in name:  # as where a few sensitive tensors are stored in float32
+            before[name] = before[name].float() + 1e-4
+    save_file(before, base / SINGLE, {"format": "pt"})
+    model = adapted(base, tmp_path / "adapter").merge_and_unload()
+    after = load_file(resolve(str(tmp_path / "adapter")) / SINGLE)
+    for name, tensor in after.items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, model.get_parameter(name).to(tensor.dtype)), name
+        assert torch.equal(tensor, before[name]) == (not any(module in name for module in LINEAR)), name

@@ -8,16 +8,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from knowshift.errors import InputError
 from knowshift.files import atomic_file, digest_file, read_json
 from knowshift.models.cache import cache_folder
+from knowshift.weights.checkpoint import INDEX, SINGLE, Checkpoint
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -41,30 +37,9 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, in name order.
 
     Raises:
-        InputError: if there are none, or a shard named by the index is missing.
+        InputError: if there are none, or one is missing, malformed or out of the folder.
     """
-    if (folder / INDEX).is_file():
-        index = read_json(folder / INDEX)
-        shards = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(shards, dict) or not shards:
-            raise InputError(f'{folder / INDEX}: no "weight_map" in this index')
-        files = [folder / name for name in sorted(set(shards.values()))]
-        for file in files:
-            if not file.is_file():
-                raise InputError(f"{file}: no such file, but {INDEX} names it")
-        return files
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-    if pickles:
-        raise InputError(
-            f"{folder}: no safetensors weights, only {pickles[0]}, a pickle file, which is never read: "
-            "where you trust it, convert it with AutoModelForCausalLM.from_pretrained().save_pretrained()"
-        )
-    raise InputError(
-        f"{folder}: no {SINGLE} in this folder; only safetensors are read: convert a model kept as pickle or "
-        "GGUF with AutoModelForCausalLM.from_pretrained().save_pretrained()"
-    )
+    return sorted(Checkpoint.open(folder).files)
 
 
 def check(folder: Path) -> Path:
@@ -82,15 +57,7 @@ def check(folder: Path) -> Path:
 
 def stored_types(folder: Path) -> dict[str, str]:
     """The safetensors type (``BF16``, ``F32`` ...) of every tensor by its name in the checkpoint."""
-    types: dict[str, str] = {}
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="numpy") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    types[name] = tensors.get_slice(name).get_dtype()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a readable safetensors file: {error}") from error
-    return types
+    return {name: tensor.dtype for name, tensor in Checkpoint.open(folder).tensors.items()}
 
 
 def main_type(folder: Path) -> str:

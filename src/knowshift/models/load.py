@@ -30,6 +30,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
+    offload_folder: Path | None = None,
 ) -> PreTrainedModel:
     """The causal language model of a checkpoint folder, in evaluation mode.
 
@@ -38,6 +39,8 @@ def load_model(
         dtype: ``auto`` (bfloat16 where the processor computes in it, else float32), a torch type or its name.
         device: default CUDA if there is one, else the CPU.
         device_map: instead of ``device``, how accelerate spreads the model over devices (``spread`` says when).
+        offload_folder: with ``device_map``, for weights that wait on disk in another layout than the checkpoint's;
+            must outlive the model.
 
     Raises:
         InputError: unreadable weights, an architecture transformers does not know, tensors missing or of the
@@ -64,6 +67,7 @@ def load_model(
                 output_loading_info=True,
                 local_files_only=True,
                 device_map=device_map,
+                offload_folder=offload_folder,
             )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{path}: cannot be loaded: {first_line(error)}") from error
@@ -180,9 +184,10 @@ def cast_as_stored(model: PreTrainedModel, folder: Path) -> None:
 
     types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     stored, usual = contents.stored_types(folder), types[contents.main_type(folder)]
-    model.to(usual)
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(types.get(stored.get(name, ""), usual))
+    # Each tensor once: by way of the usual type, what is stored in a wider one would be rounded to that first.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(types.get(stored.get(name, ""), usual))
 
 
 def first_line(error: BaseException) -> str:
