@@ -17,6 +17,7 @@ from knowshift.facts.fact import Fact
 from knowshift.facts.sources import read_facts
 from knowshift.files import check_writable, digest_file, write_json, write_parquet
 from knowshift.generate import load_engine
+from knowshift.generate.engine import Engine
 from knowshift.mastery.score import MasteryOptions, score
 from knowshift.mastery.select import check_choice, read_mastery, select, write_training_set
 from knowshift.runs import record
@@ -24,6 +25,7 @@ from knowshift.seeds import derive
 
 if TYPE_CHECKING:
     from knowshift.mastery.until import Outcome
+    from knowshift.measure.statistics import Match
     from knowshift.train.options import TrainOptions
     from knowshift.weights.diff import Diff
     from knowshift.weights.merge import Merged
@@ -133,9 +135,12 @@ def train(options: "TrainOptions") -> Path:
 
 def evaluate(
     model: str,
-    source: str,
+    source: str | None,
     out: Path,
     *,
+    base: str | None = None,
+    tasks: Sequence[str] = (),
+    tasks_dir: Path | None = None,
     mastery_run: Path | None = None,
     form: str = "trained",
     max_new_tokens: int = 16,
@@ -145,17 +150,46 @@ def evaluate(
     notice: Callable[[str], None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """``knowshift eval``: ask greedily, write ``answers.parquet`` and ``metrics.json``."""
+    """``knowshift eval``: ask greedily, write ``answers.parquet`` and ``metrics.json``.
+
+    With ``base`` also the base model's answers in ``base-<form>/`` and ``transitions.parquet``; with ``tasks``
+    ``tasks.parquet``.
+    """
     from knowshift.measure.accuracy import evaluate as ask
     from knowshift.measure.accuracy import summarise
+    from knowshift.measure.against import FEW_SHOT, against_base, base_forms
+    from knowshift.models import digest, load_model, load_tokenizer, resolve
 
-    facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
-    levels = read_levels(mastery_run, facts)
-    shots = draw_shots(source, facts, seed) if form == "few-shot" else []
-    engine, digest = load_engine(model)
+    if source is None and (base is not None or mastery_run is not None or not tasks):
+        raise InputError("--facts F is needed, unless --tasks are all that is asked")
+    if tasks_dir is not None and not tasks:
+        raise InputError("--tasks-dir has no effect without --tasks")
+    harness = None
+    if tasks:
+        from knowshift.measure.tasks import Harness, figures
+
+        harness = Harness(tasks, tasks_dir)
+    facts: list[Fact] = []
+    shots: list[Fact] = []
+    levels = None
+    forms = (form,) if base is None else base_forms(form)
+    if source is not None:
+        facts = choose(read_facts(source, split=split, drop_overlaps=drop_overlaps, notice=notice), limit, seed)
+        levels = read_levels(mastery_run, facts)
+        if FEW_SHOT in forms:
+            try:
+                shots = draw_shots(source, facts, seed)
+            except InputError as error:
+                if form == FEW_SHOT:
+                    raise
+                forms = _without(forms, FEW_SHOT, f"the base model is not shown solved examples: {error}", notice)
+    folders = {"model": resolve(model)} | ({} if base is None else {"base": resolve(base)})
     options = {
         "model": model,
+        "base": base,
         "facts": source,
+        "tasks": list(tasks),
+        "tasks_dir": tasks_dir,
         "mastery": mastery_run,
         "form": form,
         "max_new_tokens": max_new_tokens,
@@ -164,12 +198,63 @@ def evaluate(
         "limit": limit,
         "shots": [shot.id for shot in shots],
     }
-    with record(out, "eval", options, seed=seed, models={"model": digest}):
-        answers = ask(engine, facts, max_new_tokens=max_new_tokens, levels=levels, form=form, shots=shots)
-        metrics = summarise(answers, seed=seed)
-        write_parquet(out / "answers.parquet", answers)
+
+    def asked(engine: Engine, name: str) -> pl.DataFrame:
+        examples = shots if name == FEW_SHOT else ()
+        return ask(engine, facts, max_new_tokens=max_new_tokens, levels=levels, form=name, shots=examples)
+
+    digests = {role: digest(folder) for role, folder in folders.items()}
+    with record(out, "eval", options, seed=seed, models=digests) as entry:
+        metrics: dict[str, Any] = {}
+        if facts:
+            answers = asked(load_engine(str(folders["model"]))[0], form)
+            metrics |= summarise(answers, seed=seed)
+            write_parquet(out / "answers.parquet", answers)
+        if base is not None:
+            engine, _ = load_engine(str(folders["base"]))
+            if not engine.tokenizer.chat_template:
+                said = "the base model has no chat template, so it is not asked in the form chat"
+                forms = _without(forms, "chat", said, notice)
+            tables = {name: asked(engine, name) for name in forms}
+            del engine
+            for name, table in tables.items():
+                write_parquet(out / f"base-{name}" / "answers.parquet", table)
+                write_json(out / f"base-{name}" / "metrics.json", summarise(table, seed=seed))
+            moved, metrics["base"] = against_base(answers, tables, form, seed=seed)
+            write_parquet(out / "transitions.parquet", moved)
+        if harness is not None:
+            entry["versions"] |= harness.version
+            loaded = load_model(folders["model"])
+            table = harness.run(loaded, load_tokenizer(folders["model"]), limit=limit, seed=seed)
+            metrics["tasks"] = figures(table)
+            write_parquet(out / "tasks.parquet", table)
         write_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _without(forms: tuple[str, ...], form: str, why: str, notice: Callable[[str], None] | None) -> tuple[str, ...]:
+    """``forms`` but for one, and word of it."""
+    if form in forms and notice:
+        notice(why)
+    return tuple(name for name in forms if name != form)
+
+
+def transitions(
+    before: Path, after: Path, out: Path, *, match: "Match" = "contains", seed: int = 0
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """``knowshift transitions``: what became of each fact; ``transitions.parquet`` and ``metrics.json``."""
+    from knowshift.measure.pairs import read_answers
+    from knowshift.measure.transitions import compare
+    from knowshift.measure.transitions import transitions as follow
+
+    tables = {"before": read_answers(before), "after": read_answers(after)}
+    table = follow(tables["before"], tables["after"], match=match)
+    options = {"before": before, "after": after, "match": match}
+    with record(out, "transitions", options, seed=seed):
+        metrics = compare(tables["before"], tables["after"], seed=seed)
+        write_parquet(out / "transitions.parquet", table)
+        write_json(out / "metrics.json", metrics)
+    return table, metrics
 
 
 def drift(

@@ -7,14 +7,35 @@ DOMAINS = {"id": "in-domain", "ood": "out-of-domain"}
 
 
 def accuracy(metrics: Mapping[str, Any]) -> str:
-    """Accuracy of an evaluation by domain, containment and strict, with intervals."""
+    """An evaluation: accuracy by domain, containment and strict, with intervals; beside the base; tasks."""
     lines = []
-    for domain, figures in metrics["contains"].items():
+    for domain, figures in metrics.get("contains", {}).items():
         mean, micro = figures["mean_over_levels"], figures["micro"]
         head = f"{DOMAINS[domain]}, {figures['facts']} facts: "
         by_level = f"mean over levels {interval(mean)}, " if mean else ""
         strict = metrics["strict"][domain]["micro"]
         lines.append(f"{head}{by_level}all facts {interval(micro)}, strict {interval(strict)}")
+    for form, figures in metrics.get("base", {}).get("forms", {}).items():
+        difference = figures["contains"]["difference"]["both"]["micro"]
+        lines.append(f"against the base asked in the form {form}: {points(difference)}")
+    for domain, figures in metrics.get("base", {}).get("knowledge", {}).items():
+        lines.append(
+            f"{DOMAINS[domain]}, of {figures['known']} facts the base answers after solved examples: "
+            f"{figures['lost_in_format']} lost, {figures['lost_out_of_format']} not answered in the form of an answer"
+        )
+    for task, entry in metrics.get("tasks", {}).items():
+        said = ", ".join(f"{metric} {_with_error(figure)}" for metric, figure in entry.items())
+        lines.append(f"{task}: {said}")
+    return "\n".join(lines)
+
+
+def transitions(metrics: Mapping[str, Any], match: str) -> str:
+    """What became of the facts, by domain, and the difference in accuracy."""
+    lines = []
+    for domain, counts in metrics[match]["domains"].items():
+        said = ", ".join(f"{counts[change]} {change}" for change in ("kept", "lost", "gained", "never"))
+        lines.append(f"{DOMAINS[domain]}: {said} (McNemar p = {counts['mcnemar_p']:.2g})")
+    lines.append(f"accuracy: {points(metrics[match]['difference']['both']['micro'])}")
     return "\n".join(lines)
 
 
@@ -36,6 +57,18 @@ def diff(metrics: Mapping[str, Any], concentration: Mapping[str, float]) -> str:
         f"change (without training: {concentration['null_share']:.1%})"
     )
     return "\n".join([*lines, *(f"note: {warning}" for warning in metrics["warnings"])])
+
+
+def points(difference: Mapping[str, float]) -> str:
+    """A difference of shares with its 95 % interval, in percentage points."""
+    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def _with_error(figure: Mapping[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "none"
+    return f"{figure['value']:.4g}" + ("" if figure["stderr"] is None else f" (standard error {figure['stderr']:.2g})")
 
 
 def interval(estimate: Mapping[str, float]) -> str:

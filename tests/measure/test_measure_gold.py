@@ -14,8 +14,11 @@ from knowshift.generate.engine import Prompt
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate
 
-WORDS = "the capital of France is Paris and river Tokyo who wrote a book nobody knows 12 xyz".split()
-CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+WORDS = ["the", "capital", "of", "France", "is", "Paris", "and", "river", "who", "wrote", "a", "book", "12", "xyz"]
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 NEW = 8
 
 
@@ -113,7 +116,7 @@ def test_an_end_that_the_tokenizer_adds_is_no_part_of_the_answer() -> None:
 
 def test_what_cannot_be_scored_is_one_line() -> None:
     engine = engine_of("llama")
-    with pytest.raises(InputError, match="fact 'x': the answer '<|end|>' is no token at all"):
+    with pytest.raises(InputError, match=r"fact 'x': the answer '<\|end\|>' is no token at all"):
         evaluate(engine, [Fact("x", "Who?", ("<|end|>",))])
     with pytest.raises(InputError, match="pass the model's context of 256"):
         evaluate(engine, [Fact("x", "Who? " * 200, ("a",))])

@@ -134,6 +134,17 @@ def test_mcnemar_is_twice_the_smaller_binomial_tail(lost, gained):
     assert mcnemar_exact(lost, gained) == mcnemar_exact(gained, lost)
 
 
+def test_mcnemar_equals_statsmodels():
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    for lost, gained in [(0, 0), (1, 0), (3, 3), (12, 4), (0, 9), (85, 60), (400, 471)]:
+        own = mcnemar_exact(lost, gained)
+        if lost + gained:
+            assert own == pytest.approx(float(mcnemar([[50, lost], [gained, 20]], exact=True).pvalue), rel=1e-9)
+        else:
+            assert own == 1.0
+
+
 def table(rows):
     """(id, domain, level, contains) as a table of answers."""
     schema = {"id": pl.String, "domain": pl.String, "level": pl.Int8, "contains": pl.Boolean}

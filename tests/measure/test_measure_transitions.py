@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from knowshift.errors import InputError
-from knowshift.measure.statistics import mcnemar_exact
-from knowshift.measure.transitions import count, transitions
+from knowshift.measure.statistics import headline_difference, mcnemar_exact
+from knowshift.measure.transitions import compare, count, named, transitions
 
 
 def answers(rows):
@@ -85,3 +85,25 @@ def test_different_facts_are_refused_by_name():
         transitions(BEFORE.filter(pl.col("id") != "a"), AFTER)
     with pytest.raises(InputError, match="holds the fact 'a' more than once"):
         transitions(pl.concat([BEFORE, BEFORE.head(1)]), AFTER)
+
+
+def test_names_of_what_was_lost():
+    assert named(transitions(BEFORE, AFTER), "lost", 5) == ["b x; now: now no"]
+    assert named(transitions(BEFORE, AFTER), "lost", 0) == []
+
+
+def test_figures_between_two_models():
+    figures = compare(BEFORE, AFTER, seed=3, resamples=200)
+    assert figures["facts"] == 4
+    assert figures["contains"]["domains"] == count(transitions(BEFORE, AFTER))
+    assert figures["strict"]["domains"] == count(transitions(BEFORE, AFTER, match="strict"))
+    difference = figures["contains"]["difference"]
+    assert set(difference) == {"both", "id", "ood"}
+    assert difference["id"]["micro"]["value"] == 0
+    assert difference["id"]["mean_over_levels"]["value"] == pytest.approx((1.0 - 0.5) / 2)
+    own = headline_difference(BEFORE, AFTER, seed=3, resamples=200)
+    assert difference["both"]["mean_over_levels"] == own.to_json()
+    assert figures["strict"]["difference"]["id"]["micro"]["value"] == pytest.approx(1 / 3)
+    assert "gold_log_prob" not in figures
+    graded = [table.with_columns(gold_log_prob=pl.lit(value)) for table, value in ((BEFORE, -2.0), (AFTER, -3.5))]
+    assert compare(*graded, resamples=200)["gold_log_prob"]["ood"]["value"] == -1.5

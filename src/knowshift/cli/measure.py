@@ -11,12 +11,13 @@ from knowshift.cli.options import (
     Base,
     DropOverlaps,
     Dtype,
-    Facts,
     Form,
     Limit,
     MasteryRun,
+    Matching,
     Mode,
     Model,
+    OptionalBase,
     Out,
     Seed,
     Split,
@@ -28,17 +29,26 @@ from knowshift.cli.options import (
 @app.command()
 def eval(
     model: Model,
-    facts: Facts,
     out: Out,
+    facts: Annotated[str | None, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)] = None,
+    base: OptionalBase = None,
     mastery: MasteryRun = None,
     form: Annotated[Form, typer.Option(help="How the question is put.")] = Form.trained,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 16,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Tasks of lm-evaluation-harness, with commas between, such as gsm8k."),
+    ] = None,
+    tasks_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="YAML files of your own tasks.")] = None,
     split: Split = None,
     drop_overlaps: DropOverlaps = False,
     limit: Limit = None,
     seed: Seed = 0,
 ) -> None:
-    """Closed-book accuracy, greedy, by level and domain, with 95 % intervals."""
+    """Closed-book accuracy, greedy, by level and domain, with 95 % intervals; other abilities by --tasks.
+
+    Of each task, --limit takes the first N items.
+    """
     from knowshift import steps, summaries
 
     notes: list[str] = []
@@ -46,6 +56,9 @@ def eval(
         model,
         facts,
         out,
+        base=base,
+        tasks=[] if tasks is None else [name.strip() for name in tasks.split(",")],
+        tasks_dir=tasks_dir,
         mastery_run=mastery,
         form=form.value,
         max_new_tokens=max_new_tokens,
@@ -57,6 +70,25 @@ def eval(
     )
     typer.echo(summaries.accuracy(metrics))
     tell(notes)
+
+
+@app.command()
+def transitions(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", show_default=False, help="An eval run, or its table.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", show_default=False, help="Another, of the same facts.")],
+    out: Out,
+    match: Annotated[Matching, typer.Option(help="When an answer counts as right.")] = Matching.contains,
+    show: Annotated[int, typer.Option(metavar="N", min=0, help="Print the first N facts that were lost.")] = 10,
+    seed: Seed = 0,
+) -> None:
+    """Which facts were kept, lost and gained between any two models?"""
+    from knowshift import steps, summaries
+    from knowshift.measure.transitions import named
+
+    table, metrics = steps.transitions(before, after, out, match=match.value, seed=seed)
+    typer.echo(summaries.transitions(metrics, match.value))
+    for line in named(table, "lost", show):
+        typer.echo(f"lost: {line}")
 
 
 @app.command()

@@ -29,6 +29,14 @@ class Form(StrEnum):
     trained = "trained"
     plain = "plain"
     few_shot = "few-shot"
+    chat = "chat"
+
+
+class Matching(StrEnum):
+    """When an answer counts as right."""
+
+    contains = "contains"
+    strict = "strict"
 
 
 class Mode(StrEnum):
@@ -109,6 +117,10 @@ FACTS = "world, entityquestions[:PATH], hf:NAME, or a JSONL, CSV, TSV, JSON or P
 Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Folder, hub id, adapter or smollm2.")]
 Base = Annotated[str, typer.Argument(metavar="BASE", show_default=False, help="The model before fine-tuning.")]
 Tuned = Annotated[str, typer.Argument(metavar="TUNED", show_default=False, help="The model after fine-tuning.")]
+OptionalBase = Annotated[
+    str | None,
+    typer.Option("--base", metavar="BASE", help="Ask the base too: in the same form, plain, and with solved examples."),
+]
 Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]

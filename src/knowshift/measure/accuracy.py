@@ -15,11 +15,9 @@ from knowshift.facts.matching import contains, strict
 from knowshift.generate.encode import continuations
 from knowshift.generate.engine import Engine
 from knowshift.measure.forms import answer_text, continuation, ended, in_format, put
-from knowshift.measure.statistics import RESAMPLES, Match, bootstrap_mean, headline, wilson
+from knowshift.measure.statistics import MATCHERS, RESAMPLES, Match, bootstrap_mean, headline, wilson
 from knowshift.measure.strata import domains, level_column, missing_levels
 from knowshift.progress import bar
-
-MATCHERS: tuple[Match, ...] = ("contains", "strict")
 
 SCHEMA: dict[str, Any] = {
     "id": pl.String,

@@ -1,12 +1,39 @@
-"""Two answer tables of the same facts, row by row."""
+"""Two answer tables of the same facts, row by row; and answer tables as files."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
 from knowshift.errors import InputError
 
 DESCRIPTION = ("id", "topic", "subject", "question", "answers", "domain", "level")
+
+
+NEEDED = ("id", "topic", "domain", "level", "text", "contains", "strict", "in_format")
+
+
+def read_answers(run: Path) -> pl.DataFrame:
+    """The answers of an evaluation.
+
+    Args:
+        run: its folder, or the table itself.
+
+    Raises:
+        InputError: naming what is missing or cannot be read.
+    """
+    file = run / "answers.parquet" if run.is_dir() else run
+    try:
+        table = pl.read_parquet(file)
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; the folder of `knowshift eval` is expected") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    if missing := [name for name in NEEDED if name not in table.columns]:
+        raise InputError(f"{file}: no table of answers, it lacks the columns {', '.join(missing)}")
+    if table.is_empty():
+        raise InputError(f"{file}: there are no answers")
+    return table
 
 
 def pair(before: pl.DataFrame, after: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from knowshift.measure.strata import with_strata
 from knowshift.seeds import derive
 
 Match = Literal["contains", "strict"]
+MATCHERS: tuple[Match, ...] = ("contains", "strict")
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
