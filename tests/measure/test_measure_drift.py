@@ -10,10 +10,11 @@ import torch
 from drift_twin import paper as slow_paper
 from drift_twin import teacher as slow_teacher
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import tiny
+from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
@@ -188,6 +189,43 @@ def test_paper_mode_by_hand_on_twelve_words(tmp_path):
     assert metrics["vocabulary"] == 12
 
 
+def test_a_perturbed_head_has_its_closed_form(tmp_path):
+    """One logit raised by d after each word: KL = p' d - log(1 - p + p e^d), p' = p e^d / (1 - p + p e^d)."""
+    said = ["red", "blue", "sky", "sea", "sun"]
+    after = {word: [0.3 * ((5 * row + 3 * column) % 11) for column in range(12)] for row, word in enumerate(said)}
+    raised = {word: 0.4 * (row + 1) for row, word in enumerate(said)}
+    sun = WORDS.index("sun")
+    perturbed = {
+        word: [logit + raised[word] * (column == sun) for column, logit in enumerate(logits)]
+        for word, logits in after.items()
+    }
+    base = lookup_checkpoint(tmp_path / "base", after)
+    tuned = lookup_checkpoint(tmp_path / "tuned", perturbed)
+    (tmp_path / "said.txt").write_text(" ".join(said))
+    table, metrics = drift(base, tuned, text=tmp_path / "said.txt")
+    forward, backward = [], []
+    for word in said[:-1]:
+        weights = [math.exp(logit) for logit in after[word]]
+        p, d = weights[sun] / sum(weights), raised[word]
+        total = 1 - p + p * math.exp(d)
+        forward.append(p * math.exp(d) / total * d - math.log(total))
+        backward.append(math.log(total) - p * d)
+    assert table["tokens"].to_list() == [4]
+    assert table["kl_tuned_base"][0] == pytest.approx(sum(forward) / 4, rel=1e-5)
+    assert table["kl_base_tuned"][0] == pytest.approx(sum(backward) / 4, rel=1e-5)
+    most = max(zip(forward, said[1:], strict=True))
+    assert (metrics["moved_most"][0]["kl_tuned_base"], metrics["moved_most"][0]["token"]) == (
+        pytest.approx(most[0], rel=1e-5),
+        most[1],
+    )
+    assert metrics["moved_tokens"][0] == {
+        "token": most[1],
+        "times": 1,
+        "kl_tuned_base": pytest.approx(most[0], rel=1e-5),
+        "share": pytest.approx(most[0] / sum(forward), rel=1e-5),
+    }
+
+
 def test_different_vocabularies_are_refused(pairs, tmp_path):
     base, tuned = pairs("llama")
     taller = tiny.checkpoint(tmp_path / "taller", vocabulary=448)
@@ -219,6 +257,63 @@ def test_facts_that_cannot_be_measured_are_refused_by_name(pairs):
         drift(base, tuned, [*FACTS, long])
     with pytest.raises(InputError, match="topic 't0' has no template 21"):
         drift(base, tuned, FACTS, mode="paper", best_template={"t0": 21})
+
+
+def deaf(folder, target):
+    """A copy of a checkpoint whose tokenizer hears no zero-width space."""
+    shutil.copytree(folder, target)
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "message"),
+    [
+        (None, "", "facts.jsonl: no facts in this file"),
+        ("Who?", "\u200b", "fact 'a': the answer '\\u200b' is no token at all"),
+        ("x" * 600, "Paris", "tokens do not fit the model's context of 256"),
+        ("Who?", "Paris", "the model's logits are not finite"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["teacher", "paper"])
+def test_bad_input_is_one_line_and_status_2(question, answer, message, mode, pairs, tmp_path, capsys):
+    if mode == "paper" and answer == "\u200b":
+        pytest.skip("the paper's variant reads no answers")
+    base = deaf(pairs("llama")[0], tmp_path / "base")
+    if "finite" in message:
+        weights = load_file(base / "model.safetensors")
+        weights["model.norm.weight"][:] = float("nan")
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    row = {"id": "a", "question": question, "answers": [answer]}
+    (tmp_path / "facts.jsonl").write_text("" if question is None else json.dumps(row) + "\n")
+    out = tmp_path / "out"
+    command = ["drift", base, base, "--facts", tmp_path / "facts.jsonl", "--out", out, "--mode", mode]
+    capsys.readouterr()
+    assert main([str(word) for word in command]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("knowshift: error: ") and error.count("\n") == 1 and message in error
+    assert not list(out.glob("*.parquet")) + list(out.glob("metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either --facts or --text"),
+        (["--facts", "world", "--text", "a.txt"], "give either --facts or --text"),
+        (["--facts", "world", "--window", "9"], "--window goes with --text"),
+        (["--text", "a.txt", "--split", "test"], "--split goes with --facts"),
+        (["--text", "a.txt", "--mode", "paper"], "--mode paper goes with --facts"),
+        (["--text", "a.txt", "--drop-overlaps"], "--drop-overlaps goes with --facts"),
+        (["--text", "a.txt"], "a.txt: no such file"),
+    ],
+)
+def test_facts_or_a_text(options, message, pairs, tmp_path, capsys):
+    base, tuned = pairs("llama")
+    capsys.readouterr()
+    assert main(["drift", str(base), str(tuned), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [{"mode": "fancy"}, {"dtype": "int8"}, {"dtype": "nonsense"}, {"batch_tokens": 0}])

@@ -80,11 +80,13 @@ def test_only_the_damaged_row_is_no_number(damage, dtype):
 
 
 def test_the_first_of_equal_logits_is_the_top_and_padding_is_no_word():
-    base = torch.tensor([[1.0, 5.0, 5.0, 9.0]])[:, :3]  # a view: rows are further apart than they are long
-    tuned = torch.tensor([[2.0, 2.0, -1.0, 9.0]])[:, :3]
-    found = divergence_compiled(base, tuned, torch.tensor([2]))
-    assert (int(found.top_base), int(found.top_tuned)) == (1, 0)
-    assert float(found.target_tuned) == pytest.approx(-1 - np.log(2 * np.e**2 + np.e**-1))
+    base, tuned = (torch.tensor([row, row]) for row in ([1.0, 5.0, 5.0, 9.0], [2.0, 2.0, -1.0, float("nan")]))
+    targets = torch.tensor([2, 2])
+    found = divergence_compiled(base, tuned, targets, 3)
+    assert (found.top_base.tolist(), found.top_tuned.tolist()) == ([1, 1], [0, 0])
+    assert found.target_tuned.tolist() == pytest.approx([-1 - np.log(2 * np.e**2 + np.e**-1)] * 2)
+    cut = divergence_compiled(base[:, :3], tuned[:, :3], targets)
+    assert all(torch.equal(one, two) for one, two in zip(found, cut, strict=True))
 
 
 def test_threads_do_not_change_a_bit():

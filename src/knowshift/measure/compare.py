@@ -5,7 +5,7 @@ the figures mean for a fact is not known here.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from knowshift.errors import InputError
 from knowshift.measure.kl import Divergence, divergence, top_divergence
 from knowshift.measure.kl_loop import divergence_compiled
 from knowshift.measure.passages import Passage
+from knowshift.measure.sharing import Layout
 from knowshift.measure.states import Head, final_states, take_head
 from knowshift.models import load_model
-from knowshift.models.load import first_line, spread
+from knowshift.models.load import default_device, first_line, spread
 from knowshift.models.resident import load_with_adapter
 from knowshift.progress import bar
 
-# Logits made at once by one head.
-HEAD_LOGITS = 1 << 23
+# Logits made at once by one head: as many as keep the device busy.
+HEAD_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 25}
 
 # Results are written to columns made beforehand. Kept one by one, these small tensors would settle in the gaps
 # that freed logits leave in the heap, and the process would grow by the logits of every position.
@@ -54,15 +55,17 @@ def read(
     batch_tokens: int,
     label: str,
     compiled: bool = False,
+    shared: Layout | None = None,
 ) -> Reading:
     """Load a checkpoint, let it read ``passages`` and keep its states in ``file`` and its head in memory.
 
     A model too large for one GPU is spread over what there is; with ``compiled`` its blocks go through
     ``torch.compile`` first.
     """
-    model = load_model(path, dtype=number_type, device_map=spread(path, number_type))
+    waiting = file.with_name(f"{file.name}-weights")
+    model = load_model(path, dtype=number_type, device_map=spread(path, number_type), offload_folder=waiting)
     with compiling(model, wanted=compiled):
-        states = final_states(model, passages, file, batch_tokens=batch_tokens, label=label)
+        states = final_states(model, passages, file, batch_tokens=batch_tokens, label=label, shared=shared)
     return Reading(path, states, take_head(model))
 
 
@@ -75,14 +78,19 @@ def read_adapted(
     number_type: torch.dtype,
     batch_tokens: int,
     compiled: bool = False,
+    shared: Layout | None = None,
 ) -> tuple[Reading, Reading]:
     """``read`` for a base and an adapter on it, in one model: the adapter off for the first, on for the second."""
     wrapped = load_with_adapter(base, adapter, dtype=number_type)
     model = wrapped.get_base_model()
+
+    def states(side: int, label: str) -> torch.Tensor:
+        return final_states(model, passages[side], files[side], batch_tokens=batch_tokens, label=label, shared=shared)
+
     with compiling(model, wanted=compiled):
         with wrapped.disable_adapter():
-            before = final_states(model, passages[0], files[0], batch_tokens=batch_tokens, label="base model")
-        after = final_states(model, passages[1], files[1], batch_tokens=batch_tokens, label="tuned model")
+            before = states(0, "base model")
+        after = states(1, "tuned model")
     head = take_head(model)
 
     def without(states: torch.Tensor) -> torch.Tensor:
@@ -103,10 +111,16 @@ def compiling(model: Any, *, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    from torch._dynamo.exc import TorchDynamoException
-
     # Batches differ in size: one program for all of them.
     model.base_model.compile(dynamic=True)
+    with _compiler_errors():
+        yield
+
+
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    from torch._dynamo.exc import TorchDynamoException
+
     try:
         yield
     except TorchDynamoException as error:
@@ -115,26 +129,28 @@ def compiling(model: Any, *, wanted: bool) -> Iterator[None]:
 
 @torch.inference_mode()
 def compare_all(
-    base: Reading, tuned: Reading, targets: Sequence[int], words: int, *, compiled: bool = False
+    base: Reading, tuned: Reading, targets: torch.Tensor, words: int, *, compiled: bool = False
 ) -> Divergence:
     """The divergence at every position over the first ``words`` tokens, on the CPU.
 
     Args:
         base: of the same passages as ``tuned``.
         tuned: the other model.
-        targets: for each position, the token that truly follows.
+        targets: (positions,) the token that truly follows.
         words: tokens of the tokenizer; rows of a padded vocabulary beyond them are left out.
         compiled: go through ``torch.compile``; on a CPU a compiled loop is at work either way.
 
     Raises:
         InputError: naming the model whose logits are not finite.
     """
-    follows = torch.tensor(targets)
-    found = Divergence(*(torch.empty(len(follows), dtype=dtype) for dtype in COLUMNS))
+    found = Divergence(*(torch.empty(len(targets), dtype=dtype) for dtype in COLUMNS))
     elsewhere = torch.compile(divergence, dynamic=True) if compiled else divergence
     for place, left, right in _logits(base, tuned, words):
-        apart = divergence_compiled if left.device.type == "cpu" else elsewhere
-        part = apart(left, right, follows[place].to(left.device))
+        if left.device.type == "cpu":
+            part = divergence_compiled(left, right, targets[place], words)
+        else:
+            with _compiler_errors() if compiled else nullcontext():
+                part = elsewhere(left[:, :words], right[:, :words], targets[place].to(left.device))
         _check_finite(part.tuned_base, (base, left), (tuned, right))
         for column, values in zip(found, part, strict=True):
             column[place] = values
@@ -153,7 +169,8 @@ def compare_tops(base: Reading, tuned: Reading, words: int) -> tuple[torch.Tenso
     """
     forward, backward = (torch.empty(len(base.states), dtype=torch.float64) for _ in range(2))
     agree = torch.empty(len(base.states), dtype=torch.bool)
-    for place, left, right in _logits(base, tuned, words):
+    for place, *logits in _logits(base, tuned, words):
+        left, right = (side[:, :words] for side in logits)
         forward[place], backward[place] = top_divergence(left, right)
         agree[place] = left.argmax(-1) == right.argmax(-1)
         _check_finite(forward[place], (base, left), (tuned, right))
@@ -161,14 +178,14 @@ def compare_tops(base: Reading, tuned: Reading, words: int) -> tuple[torch.Tenso
 
 
 def _logits(base: Reading, tuned: Reading, words: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Both models' logits over the first ``words`` tokens, the same few positions of each at a time."""
+    """Both models' logits, those of padding beyond ``words`` too, the same few positions of each at a time."""
     total = len(base.states)
-    chunk = max(1, HEAD_LOGITS // words)
+    chunk = max(1, HEAD_LOGITS[default_device().type] // words)
     with bar("comparing", total) as advance:
         for start in range(0, total, chunk):
             stop = min(start + chunk, total)
-            left = base.head(base.states[start:stop])[:, :words]
-            right = tuned.head(tuned.states[start:stop])[:, :words].to(left.device)
+            left = base.head(base.states[start:stop])
+            right = tuned.head(tuned.states[start:stop]).to(left.device)
             yield slice(start, stop), left, right
             advance(stop - start)
 

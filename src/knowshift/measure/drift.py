@@ -24,7 +24,9 @@ from knowshift.facts.prompts import qa_prompt
 from knowshift.facts.templates import templates_for
 from knowshift.measure import drift_tables as tables
 from knowshift.measure.compare import Reading, compare_all, compare_tops, read, read_adapted
+from knowshift.measure.kl import Divergence
 from knowshift.measure.passages import Passage, check_fit, gold_passages, prompt_passages
+from knowshift.measure.sharing import Layout, layout
 from knowshift.measure.texts import Window, read_documents, text_passages
 from knowshift.memory import keep_freed_memory
 from knowshift.models import contents, load_tokenizer, resident, same_tokenizer
@@ -112,14 +114,19 @@ def drift(
     keep_freed_memory()
 
     with tempfile.TemporaryDirectory(prefix="knowshift-") as folder:
-        readings = _read(pair, reads, Path(folder), batch_tokens=batch_tokens, compiled=compiled)
+        shared = None if templates else layout(reads[1])
+        readings = _read(pair, reads, Path(folder), batch_tokens=batch_tokens, compiled=compiled, shared=shared)
         if templates:
             table = tables.paper(facts, levels, templates, *compare_tops(*readings, words))
             details: dict[str, Any] = {"templates": templates}
         else:
-            targets = [token for passage in reads[1] for token in passage.targets]
-            compared = compare_all(*readings, targets, words, compiled=compiled)
-            positions = tables.positions(reads[1], targets, compared)
+            targets = torch.tensor([token for passage in reads[1] for token in passage.targets])
+            assert shared is not None
+            own = torch.empty(shared.starts[-1], dtype=torch.long)
+            own[shared.rows] = targets
+            compared = compare_all(*readings, own, words, compiled=compiled)
+            everywhere = Divergence(*(column[shared.rows] for column in compared))
+            positions = tables.positions(reads[1], targets, everywhere)
             table = tables.teacher(items, levels, positions)
             details = tables.by_token(items, positions, tokenizer)
     figures = tables.summarise(table, seed=seed)
@@ -171,6 +178,7 @@ def _read(
     *,
     batch_tokens: int,
     compiled: bool,
+    shared: Layout | None,
 ) -> tuple[Reading, Reading]:
     files = folder / "base", folder / "tuned"
     if pair.adapter is not None:
@@ -182,6 +190,7 @@ def _read(
             number_type=pair.number_type,
             batch_tokens=batch_tokens,
             compiled=compiled,
+            shared=shared,
         )
 
     def reading(path: Path, side: int) -> Reading:
@@ -193,6 +202,7 @@ def _read(
             batch_tokens=batch_tokens,
             label=f"{files[side].name} model",
             compiled=compiled,
+            shared=shared,
         )
 
     return reading(pair.base, 0), reading(pair.plain, 1)

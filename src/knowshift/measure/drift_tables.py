@@ -42,7 +42,7 @@ class Item(Protocol):
     def domain(self) -> str | None: ...
 
 
-def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Divergence) -> pl.DataFrame:
+def positions(passages: Sequence[Passage], targets: torch.Tensor, compared: Divergence) -> pl.DataFrame:
     """One row a position: the passage's index, the part (prompt, answer or end) its target is of, what was compared."""
     kept, answer, end = (
         np.array([getattr(passage, name) for passage in passages], np.int64) for name in ("kept", "answer", "end")
@@ -54,7 +54,7 @@ def positions(passages: Sequence[Passage], targets: Sequence[int], compared: Div
         {
             "fact": np.arange(len(passages)).repeat(kept),
             "part": parts,
-            "target": targets,
+            "target": targets.numpy(),
             "kl_tuned_base": columns.pop("tuned_base"),
             "kl_base_tuned": columns.pop("base_tuned"),
             **columns,

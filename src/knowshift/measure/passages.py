@@ -97,12 +97,12 @@ def check_fit(passages: Sequence[Passage], names: Sequence[str], *, context: int
             raise InputError(f"{name}: token {largest} is beyond the model's {rows} vocabulary rows")
 
 
-def batches(passages: Sequence[Passage], tokens: int) -> list[list[int]]:
-    """Indices of passages read together: the longest first, like lengths together, ``tokens`` with padding."""
-    order = sorted(range(len(passages)), key=lambda index: (-len(passages[index].ids), index))
+def batches(reads: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """Indices of what is read together: the longest first, like lengths together, ``tokens`` with padding."""
+    order = sorted(range(len(reads)), key=lambda index: (-len(reads[index]), index))
     grouped: list[list[int]] = []
     for index in order:
-        if not grouped or len(passages[grouped[-1][0]].ids) * (len(grouped[-1]) + 1) > tokens:
+        if not grouped or len(reads[grouped[-1][0]]) * (len(grouped[-1]) + 1) > tokens:
             grouped.append([])
         grouped[-1].append(index)
     return grouped

@@ -6,6 +6,7 @@ never be in memory together, and logits exist for a few positions at a time.
 
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,22 @@ import torch
 
 from knowshift.errors import InputError
 from knowshift.measure.passages import Passage, batches
+from knowshift.measure.sharing import Layout
 from knowshift.progress import bar
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
-def final_states(model: Any, passages: Sequence[Passage], file: Path, *, batch_tokens: int, label: str) -> torch.Tensor:
+def final_states(
+    model: Any,
+    passages: Sequence[Passage],
+    file: Path,
+    *,
+    batch_tokens: int,
+    label: str,
+    shared: Layout | None = None,
+) -> torch.Tensor:
     """Run the model up to its head.
 
     Passages are padded on the right and read without a mask: in a causal model nothing looks to the right, so
@@ -31,26 +41,28 @@ def final_states(model: Any, passages: Sequence[Passage], file: Path, *, batch_t
         file: where the states are kept; it must outlive them.
         batch_tokens: tokens read together, padding included.
         label: shown with the progress.
+        shared: what the passages share, by ``sharing.layout``: states there are kept once.
 
     Returns:
-        (sum of ``kept``, hidden) on the CPU, mapped from ``file``, in the order of ``passages`` and in the
-        number type of the model.
+        (rows, hidden) on the CPU, mapped from ``file``, in the number type of the model: the measured positions in
+        the order of ``passages``, or the rows of ``shared``.
     """
-    starts = [0]
-    for passage in passages:
-        starts.append(starts[-1] + passage.kept)
+    skipped: Sequence[int] = (0,) * len(passages)
+    starts: Sequence[int] = (0, *accumulate(passage.kept for passage in passages))
+    if shared is not None:
+        skipped, starts = shared.skipped, shared.starts
     states, device = torch.empty(0), entry_device(model)
     with bar(label, sum(len(passage.ids) for passage in passages)) as advance:
-        for members in batches(passages, batch_tokens):
+        for members in batches([passage.ids for passage in passages], batch_tokens):
             width = max(len(passages[index].ids) for index in members)
             rows = [passages[index].ids + (0,) * (width - len(passages[index].ids)) for index in members]
             ids = torch.tensor(rows, device=device)
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.cpu()
             if not len(states):
                 states = _mapped(file, starts[-1], hidden.shape[-1], hidden.dtype)
             for row, index in zip(hidden, members, strict=True):
                 end = len(passages[index].ids)
-                states[starts[index] : starts[index + 1]] = row[end - passages[index].kept : end]
+                states[starts[index] : starts[index + 1]] = row[end - passages[index].kept + skipped[index] : end]
             advance(sum(len(passages[index].ids) for index in members))
     return states
 
