@@ -364,9 +364,11 @@ def diff(
     charts: bool = False,
 ) -> "Diff":
     """``knowshift diff``: concentration and place of an update; on request by matrix, and drawn."""
+    from knowshift.memory import keep_freed_memory
     from knowshift.models import resolve
     from knowshift.weights.diff import diff as compare
 
+    keep_freed_memory()
     base_path, tuned_path = resolve(base), resolve(tuned)
     digests = _digests_later(base=base_path, tuned=tuned_path)
     choices = {"region": region, "arithmetic": arithmetic, "fractions": fractions, "matrices": matrices}
@@ -404,9 +406,11 @@ def restore(
     seed: int = 0,
 ) -> list[Path]:
     """``knowshift restore``: one checkpoint folder per fraction, or with ``patch`` one patch file."""
+    from knowshift.memory import keep_freed_memory
     from knowshift.models import resolve
     from knowshift.weights.restore import restore as put_back
 
+    keep_freed_memory()
     base_path, tuned_path = resolve(base), resolve(tuned)
     digests = _digests_later(base=base_path, tuned=tuned_path)
     choices = {"rank": rank, "order": order, "region": region, "of": of, "arithmetic": arithmetic}

@@ -249,9 +249,11 @@ def choose(keys: Any, threshold: Any, split: Any, mask: Any) -> None:
 def mix(keys: Any, threshold: Any, split: Any, yes: Any, no: Any, out: Any) -> None:
     """``yes`` where ``choose`` marks, ``no`` elsewhere; excluded elements are alike in both."""
     for i in range(split):
-        out[i] = yes[i] if keys[i] >= threshold else no[i]
+        taken, left = yes[i], no[i]  # read both, so that there is no branch
+        out[i] = taken if keys[i] >= threshold else left
     for i in range(split, keys.size):
-        out[i] = yes[i] if keys[i] > threshold else no[i]
+        taken, left = yes[i], no[i]  # read both, so that there is no branch
+        out[i] = taken if keys[i] > threshold else left
 
 
 @jit
