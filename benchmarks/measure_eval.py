@@ -12,6 +12,7 @@ time. ``generate`` gets prompts padded on the left, in the order of the facts. O
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +20,13 @@ import torch
 import typer
 
 from knowshift.facts.fact import Fact
-from knowshift.facts.prompts import qa_prompt
 from knowshift.facts.sources import read_facts
 from knowshift.files import make_folder
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate
+from knowshift.measure.forms import put
 from knowshift.models import load_model, load_tokenizer, resolve
-from knowshift.steps import choose
+from knowshift.steps import choose, draw_shots
 
 TASK = """task: knowshift_benchmark
 dataset_path: json
@@ -34,34 +35,51 @@ test_split: test
 output_type: generate_until
 doc_to_text: "{{{{prompt}}}}"
 doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: [], max_gen_toks: {tokens}, do_sample: false}}
+generation_kwargs: {{until: {until}, max_gen_toks: {tokens}, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 """
 Turn = Callable[[Sequence[Fact]], tuple[float, list[str]]]
 
 
-def knowshift(model: Any, tokenizer: Any, tokens: int) -> Turn:
+@dataclass(frozen=True)
+class Work:
+    """What all are asked."""
+
+    form: str
+    shots: list[Fact]
+    tokens: int
+    batch: int
+
+    def prompt(self, fact: Fact) -> str:
+        return put(fact.question, self.form, self.shots).text
+
+    def answer(self, text: str) -> str:
+        """What of a text is compared: after solved examples its first line."""
+        return text.strip().split("\n")[0] if self.form == "few-shot" else text.strip()
+
+
+def knowshift(model: Any, tokenizer: Any, work: Work) -> Turn:
     engine = TransformersEngine(model, tokenizer)
 
     def turn(facts: Sequence[Fact]) -> tuple[float, list[str]]:
         start = time.perf_counter()
-        table = evaluate(engine, facts, max_new_tokens=tokens)
+        table = evaluate(engine, facts, max_new_tokens=work.tokens, form=work.form, shots=work.shots)
         return time.perf_counter() - start, table["text"].to_list()
 
     return turn
 
 
-def generate(model: Any, tokenizer: Any, tokens: int, batch: int) -> Turn:
+def generate(model: Any, tokenizer: Any, work: Work) -> Turn:
     @torch.inference_mode()
     def turn(facts: Sequence[Fact]) -> tuple[float, list[str]]:
         start, texts = time.perf_counter(), []
-        for first in range(0, len(facts), batch):
-            prompts = [qa_prompt(fact.question) for fact in facts[first : first + batch]]
+        for first in range(0, len(facts), work.batch):
+            prompts = [work.prompt(fact) for fact in facts[first : first + work.batch]]
             read = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
             said = model.generate(
                 input_ids=read.input_ids,
                 attention_mask=read.attention_mask,
-                max_new_tokens=tokens,
+                max_new_tokens=work.tokens,
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
             )
@@ -71,7 +89,7 @@ def generate(model: Any, tokenizer: Any, tokens: int, batch: int) -> Turn:
     return turn
 
 
-def harness(model: Any, tokenizer: Any, tokens: int, batch: int, out: Path) -> Turn:
+def harness(model: Any, tokenizer: Any, work: Work, out: Path) -> Turn:
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -83,14 +101,15 @@ def harness(model: Any, tokenizer: Any, tokens: int, batch: int, out: Path) -> T
             self.seconds = time.perf_counter() - start
             return list(self.said)
 
-    lm = Timed(pretrained=model, tokenizer=tokenizer, batch_size=batch)
+    lm = Timed(pretrained=model, tokenizer=tokenizer, batch_size=work.batch)
     place = make_folder(out / "task")
+    until = '["\\n"]' if work.form == "few-shot" else "[]"
 
     def turn(facts: Sequence[Fact]) -> tuple[float, list[str]]:
         data = place / f"{facts[0].id.replace('/', '_')}.jsonl"
-        rows = ({"prompt": qa_prompt(fact.question), "answer": fact.answers[0]} for fact in facts)
+        rows = ({"prompt": work.prompt(fact), "answer": fact.answers[0]} for fact in facts)
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        (place / "task.yaml").write_text(TASK.format(data=data, tokens=tokens), "utf-8")
+        (place / "task.yaml").write_text(TASK.format(data=data, until=until, tokens=work.tokens), "utf-8")
         manager = TaskManager(include_path=str(place), include_defaults=False)
         lm_eval.simple_evaluate(
             model=lm, tasks=["knowshift_benchmark"], task_manager=manager, log_samples=False, bootstrap_iters=0
@@ -123,6 +142,7 @@ def main(
     facts: Annotated[str, typer.Option(help="Facts, as `knowshift eval --facts` takes them.")] = "world",
     split: Annotated[str, typer.Option(help="Split of the facts.")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="Facts in all.")] = 2000,
+    form: Annotated[str, typer.Option(help="trained, plain or few-shot.")] = "trained",
     tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 16,
     batch: Annotated[int, typer.Option(min=1, help="Prompts in a batch of generate and of the harness.")] = 64,
     chunk: Annotated[int, typer.Option(min=1, help="Facts in a turn.")] = 500,
@@ -134,12 +154,13 @@ def main(
     folder = resolve(model)
     asked = choose(read_facts(facts, split=split), limit, seed)
     random.Random(seed).shuffle(asked)
+    work = Work(form, draw_shots(facts, asked, seed) if form == "few-shot" else [], tokens, batch)
     make_folder(out)
     wanted = engines.split(",")
     makers: dict[str, Callable[[Any, Any], Turn]] = {
-        "knowshift": lambda loaded, tokenizer: knowshift(loaded, tokenizer, tokens),
-        "generate": lambda loaded, tokenizer: generate(loaded, tokenizer, tokens, batch),
-        "lm-eval": lambda loaded, tokenizer: harness(loaded, tokenizer, tokens, batch, out),
+        "knowshift": lambda loaded, tokenizer: knowshift(loaded, tokenizer, work),
+        "generate": lambda loaded, tokenizer: generate(loaded, tokenizer, work),
+        "lm-eval": lambda loaded, tokenizer: harness(loaded, tokenizer, work, out),
     }
     turn_of = {name: makers[name](load_model(folder), load_tokenizer(folder)) for name in wanted}
     for turn in turn_of.values():
@@ -151,7 +172,7 @@ def main(
         for name, turn in turn_of.items():
             seconds, texts = turn(some)
             reference = reference or texts
-            same = sum(a.strip() == b.strip() for a, b in zip(texts, reference, strict=True))
+            same = sum(work.answer(a) == work.answer(b) for a, b in zip(texts, reference, strict=True))
             turns.append({"name": name, "facts": len(some), "seconds": seconds, "same": same})
         (out / "turns.jsonl").write_text("".join(json.dumps(turn) + "\n" for turn in turns), "utf-8")
         (out / "table.md").write_text(table_of(turns), "utf-8")

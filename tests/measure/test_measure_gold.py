@@ -129,3 +129,26 @@ def test_what_cannot_be_scored_is_one_line() -> None:
         engine.model.model.norm.weight[0] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         evaluate(engine, [Fact("x", "Who?", ("a",))])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3"])
+def test_how_all_prompts_begin_is_read_once(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, facts = engine_of(architecture), questions(40)
+    shots = [Fact(str(index), f"Where is the river {index}?", ("France",)) for index in range(3)]
+    read, forward = [], engine._forward
+
+    def watched(ids: torch.Tensor, **options: object) -> object:
+        read.append(ids.shape)
+        return forward(ids, **options)
+
+    monkeypatch.setattr(engine, "_forward", watched)
+    table = evaluate(engine, facts, max_new_tokens=NEW, form="few-shot", shots=shots)
+    start = "".join(f"Question: {shot.question}\nAnswer: France\n\n" for shot in shots)
+    begun = len(engine.tokenizer(start).input_ids)
+    assert read[0][0] == 1
+    assert read[0][1] >= begun
+    assert all(shape[1] < begun for shape in read[1:])
+    for row, fact in zip(table.rows(named=True), facts, strict=True):
+        text, tokens, total = slow(engine, f"{start}Question: {fact.question}\nAnswer:", f" {fact.answers[0]}")
+        assert row["text"] == next((line for line in text.splitlines() if line.strip()), "")
+        assert row["gold_log_prob"] * tokens == pytest.approx(total, rel=1e-5)

@@ -75,6 +75,7 @@ def slow_accuracy(checkpoint: Path, rows: list[dict[str, str]]) -> float:
 def test_figures_of_a_local_task(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tiny.checkpoint(tmp_path / "model", dtype=torch.float32, seed=5)
     out = tmp_path / "out"
+    capsys.readouterr()
     command = ["eval", str(checkpoint), "--tasks-dir", str(folder), "--out", str(out), "--tasks"]
     assert main([*command, "tiny_choice,tiny_say"]) == 0
     shown = capsys.readouterr()

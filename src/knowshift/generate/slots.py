@@ -96,6 +96,15 @@ class Slots:
             self.cache.batch_select_indices(torch.tensor(parents, device=device))
 
 
+def repeated(cache: Any, rows: int, config: Any) -> DynamicCache:
+    """A cache of ``rows`` that all begin as the one row of ``cache`` does; its layers keep plain keys and values."""
+    wider = DynamicCache(config=config)
+    for number, layer in enumerate(cache.layers):
+        if layer.is_initialized:  # a layer that shares another's states has none
+            wider.update(*(states.expand(rows, -1, -1, -1) for states in (layer.keys, layer.values)), number)
+    return wider
+
+
 def can_be_slots(cache: Any, positions: int) -> bool:
     """Whether every layer of a cache keeps plain keys and values of all ``positions``."""
     return all(

@@ -24,9 +24,12 @@ from knowshift.generate.encode import encode
 from knowshift.generate.engine import Completion, Prompt, as_prompts
 from knowshift.generate.fit import fit_rows, shorter
 from knowshift.generate.given import Given
-from knowshift.generate.slots import Slots, can_be_slots
+from knowshift.generate.slots import Slots, can_be_slots, repeated
 from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
+
+# Tokens that need not be read before it pays to read how all prompts begin apart.
+WORTH_SHARING = 256
 
 Pick = Callable[[torch.Tensor, "list[_Row]", int], list[list[int]]]
 
@@ -198,11 +201,18 @@ class TransformersEngine:
     ) -> tuple[torch.Tensor, Slots]:
         """Next-token logits of prompts in ascending length, (prompts, vocabulary), and their cache in slots.
 
-        What is given to follow a prompt is read along with it, and forgotten again where the cache can do so.
+        How all of them begin is read once. What is given to follow a prompt is read along with it, and forgotten
+        again; both where the cache can do so.
         """
         longest = len(encoded[members[-1]])
-        along = given
-        if not can_be_slots(DynamicCache(config=self.model.config), longest + given.longest(members)):
+        along, start, common = given, 0, None
+        if can_be_slots(DynamicCache(config=self.model.config), longest + given.longest(members)):
+            start = _common([encoded[index] for index in members])
+            if start * (len(members) - 1) >= WORTH_SHARING:
+                common = self._forward(torch.tensor([encoded[members[0]][:start]])).past_key_values
+            else:
+                start = 0
+        else:
             along = Given([()] * len(encoded))
             for part in given.parts(members, self.rows):
                 ids, ahead = given.behind([encoded[index] for index in part], part)
@@ -210,8 +220,9 @@ class TransformersEngine:
         caches, logits = [], []
         for _, same in groupby(members, lambda index: len(encoded[index])):
             for part in along.parts(list(same), self.rows):
-                ids, ahead = along.behind([encoded[index] for index in part], part)
-                output = self._forward(ids, ahead=ahead)
+                ids, ahead = along.behind([encoded[index][start:] for index in part], part)
+                cache = None if common is None else repeated(common, len(part), self.model.config)
+                output = self._forward(ids, ahead=ahead, cache=cache)
                 along.take(part, output.logits)
                 if ahead:
                     output.past_key_values.crop(-ahead)
@@ -260,6 +271,13 @@ class TransformersEngine:
             else:
                 kept.append((parent, row))
         return _place(kept)
+
+
+def _common(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, but for the last of the shortest."""
+    first, last = min(prompts), max(prompts)
+    most = min(map(len, prompts)) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 def _pick_likeliest(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:
