@@ -73,6 +73,14 @@ def test_greedy_equals_the_other_engine(engine: VllmEngine, twin: TransformersEn
 
 
 @needs_vllm
+def test_scores_what_is_given(engine: VllmEngine, twin: TransformersEngine) -> None:
+    given = [[5, 9, 30], [40], [8, 8], [100, 3], [7]]
+    ours, theirs = (made.answer(PROMPTS, given, max_new_tokens=6) for made in (engine, twin))
+    assert [completion for completion, _ in ours] == [completion for completion, _ in theirs]
+    assert [log_prob for _, log_prob in ours] == pytest.approx([log_prob for _, log_prob in theirs], rel=1e-4)
+
+
+@needs_vllm
 def test_a_stream_goes_on_where_it_stopped(engine: VllmEngine) -> None:
     options = {"temperature": 1.0, "max_new_tokens": 6, "seed": 3}
     whole = engine.sample(PROMPTS, samples=10, **options)
