@@ -6,8 +6,9 @@ feed-forward matrices two in a random half of the blocks and one in the others; 
 of blocks (embeddings, head, last norm) stays tuned.
 
 Llama's categories are those that descriptions of the paper and other code of it give. The general rule, which is
-ours: a category is a block's attention, feed-forward part, norms, or anything else; what is drawn is a weight with its bias; of an odd number the larger half goes back
-in a random half of the blocks that have an odd number, the smaller in the rest.
+ours: a category is a block's attention, feed-forward part, norms, or anything else; what is drawn is a weight with
+its bias; of an odd number the larger half goes back in a random half of the blocks that have an odd number, the
+smaller in the rest.
 """
 
 from collections.abc import Sequence
