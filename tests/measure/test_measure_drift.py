@@ -260,10 +260,10 @@ def test_facts_that_cannot_be_measured_are_refused_by_name(pairs):
 
 
 def deaf(folder, target):
-    """A copy of a checkpoint whose tokenizer hears no zero-width space."""
+    """A copy of a checkpoint whose tokenizer hears no snowman."""
     shutil.copytree(folder, target)
     tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("☃", "")
     tokenizer.save_pretrained(target)
     return target
 
@@ -272,14 +272,14 @@ def deaf(folder, target):
     ("question", "answer", "message"),
     [
         (None, "", "facts.jsonl: no facts in this file"),
-        ("Who?", "\u200b", "fact 'a': the answer '\\u200b' is no token at all"),
+        ("Who?", "☃", "fact 'a': the answer '☃' is no token at all"),
         ("x" * 600, "Paris", "tokens do not fit the model's context of 256"),
         ("Who?", "Paris", "the model's logits are not finite"),
     ],
 )
 @pytest.mark.parametrize("mode", ["teacher", "paper"])
 def test_bad_input_is_one_line_and_status_2(question, answer, message, mode, pairs, tmp_path, capsys):
-    if mode == "paper" and answer == "\u200b":
+    if mode == "paper" and answer == "☃":
         pytest.skip("the paper's variant reads no answers")
     base = deaf(pairs("llama")[0], tmp_path / "base")
     if "finite" in message:
