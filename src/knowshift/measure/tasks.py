@@ -54,7 +54,12 @@ class Harness:
             raise missing_extra(error.name or "lm_eval", "lm-eval") from error
         self._tasks = list(tasks)
         with _quiet(), _one_line("the tasks cannot be read"):
-            self._manager = manager(include_path=None if folder is None else str(folder))
+            local = None if folder is None else str(folder)
+            # Reading the thousands that the harness brings takes seconds; plain tasks of the folder need none of them.
+            if local:
+                self._manager = manager(include_path=local, include_defaults=False)
+            if not local or not set(self._tasks) <= set(self._manager.all_subtasks):
+                self._manager = manager(include_path=local)
         known = set(self._manager.all_tasks)
         if unknown := [task for task in self._tasks if task not in known]:
             raise InputError(f"--tasks: the harness knows no task {unknown[0]!r}")
