@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -192,24 +191,27 @@ from knowshift.weights import output
 from knowshift.weights.restore import restore
 write = output._write
 def slow(*arguments):
-    print("writing", flush=True)
-    time.sleep(0.2)
+    print("writing\\n", end="", flush=True)  # one write, so that lines of two threads stay whole
+    time.sleep(0.05)
     write(*arguments)
 output._write = slow
 restore(*map(Path, sys.argv[1:3]), [0.2, 0.5], Path(sys.argv[3]))
 """
 
 
-def test_killed_it_leaves_no_folder_and_the_same_command_completes(pair_of, tmp_path: Path) -> None:
+@pytest.mark.parametrize("writes", [1, 9, 20])
+def test_killed_it_leaves_no_folder_and_the_same_command_completes(pair_of, tmp_path: Path, writes: int) -> None:
     base, tuned = pair_of()
     arguments = [sys.executable, "-c", KILLED, str(base), str(tuned), str(tmp_path / "out")]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline().startswith("writing")
-        time.sleep(0.3)
+        assert process.stdout is not None
+        assert all(process.stdout.readline().startswith("writing") for _ in range(writes))
+        assert list((tmp_path / "out").iterdir())  # what is half written, under hidden names
         os.kill(process.pid, signal.SIGKILL)
     assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
     for folder in restore(base, tuned, [0.2, 0.5], tmp_path / "out"):
         assert twin.same_bits(twin.load(folder), twin.restored(base, tuned, folder.name))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0.2", "0.5"}
 
 
 def test_sources_are_left_as_they_were(pair_of, tmp_path: Path) -> None:
