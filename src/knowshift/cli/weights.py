@@ -42,7 +42,7 @@ def diff(
             "billion weights, hours for 70 billion, and 16 bytes times the square of the widest matrix's shorter side.",
         ),
     ] = False,
-    charts: Annotated[bool, typer.Option("--charts", help="Also draw the tables, as SVG and PNG into charts/.")] = False,
+    charts: Annotated[bool, typer.Option("--charts", help="Also draw the tables: SVG and PNG in charts/.")] = False,
     seed: Seed = 0,
 ) -> None:
     """How far did the weights move, where, and how concentrated is it, beside a no-training null?"""
