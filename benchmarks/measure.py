@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from knowshift.facts.sources import read_facts
-from knowshift.measure.drift import BATCH_TOKENS, drift
+from knowshift.measure.token_drift import BATCH_TOKENS, drift
 from knowshift.measure.passages import Passage, batches, gold_passages
 from knowshift.models import load_model, load_tokenizer, resolve
 from knowshift.steps import choose
@@ -197,7 +197,7 @@ def memory(_: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-IMPORTS = "import knowshift.measure.drift, transformers.models.llama.modeling_llama"
+IMPORTS = "import knowshift.measure.token_drift, transformers.models.llama.modeling_llama"
 
 
 def peak(command: list[str]) -> int:

@@ -276,7 +276,7 @@ def drift(
     seed: int = 0,
 ) -> dict[str, Any]:
     """``knowshift drift``: how far the next-token distributions moved; ``drift.parquet``, ``metrics.json``."""
-    from knowshift.measure.drift import drift as measure
+    from knowshift.measure.token_drift import drift as measure
 
     _check_either(source, text, mode=mode, mastery=mastery_run, split=split, overlaps=drop_overlaps, window=window)
     facts: list[Fact] = []

@@ -19,7 +19,7 @@ from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
 from knowshift.facts.templates import templates_for
-from knowshift.measure.drift import drift
+from knowshift.measure.token_drift import drift
 
 FACTS = [
     Fact(f"{index}", f"What is the capital of {'abc ' * (index % 4)}number {index}?", (answer,), topic=f"t{index % 2}")

@@ -11,7 +11,7 @@ import tiny
 from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact, write_jsonl
-from knowshift.measure.drift import drift
+from knowshift.measure.token_drift import drift
 from knowshift.models.adapter import merged
 
 FACTS = [Fact(str(index), f"Where is {'abc ' * index}?", ("Lima, a city",)) for index in range(4)]

@@ -14,7 +14,7 @@ from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact, write_jsonl
 from knowshift.measure import compare
-from knowshift.measure.drift import drift
+from knowshift.measure.token_drift import drift
 from knowshift.measure.passages import Passage
 from knowshift.measure.states import entry_device, final_states, take_head
 from knowshift.models import load_model

@@ -11,7 +11,7 @@ from knowshift.measure.accuracy import evaluate, summarise
 from knowshift.measure.transitions import transitions
 
 if TYPE_CHECKING:
-    from knowshift.measure.drift import drift
+    from knowshift.measure.token_drift import drift
 
 __all__ = ["drift", "evaluate", "summarise", "transitions"]
 
@@ -19,7 +19,6 @@ __all__ = ["drift", "evaluate", "summarise", "transitions"]
 def __getattr__(name: str) -> Any:
     if name != "drift":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from knowshift.measure.drift import drift
+    from knowshift.measure.token_drift import drift
 
-    globals()[name] = drift  # importing the module of this name has put that here
     return drift
