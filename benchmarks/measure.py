@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 
 from knowshift.facts.sources import read_facts
-from knowshift.measure.token_drift import BATCH_TOKENS, drift
 from knowshift.measure.passages import Passage, batches, gold_passages
+from knowshift.measure.token_drift import BATCH_TOKENS, drift
 from knowshift.models import load_model, load_tokenizer, resolve
 from knowshift.steps import choose
 

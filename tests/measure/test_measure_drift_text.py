@@ -14,8 +14,8 @@ import tiny
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
-from knowshift.measure.token_drift import drift
 from knowshift.measure.texts import Document, read_documents, text_passages
+from knowshift.measure.token_drift import drift
 
 PROSE = "The river runs to the sea. Nobody knows where the capital of Peru was, said the book.\n\n" * 16
 TEMPLATE = (

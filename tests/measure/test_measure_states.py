@@ -14,9 +14,9 @@ from knowshift.cli import main
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact, write_jsonl
 from knowshift.measure import compare
-from knowshift.measure.token_drift import drift
 from knowshift.measure.passages import Passage
 from knowshift.measure.states import entry_device, final_states, take_head
+from knowshift.measure.token_drift import drift
 from knowshift.models import load_model
 
 FACTS = [Fact(str(index), f"Where is {'abc ' * index}?", ("Lima, a city",)) for index in range(4)]
