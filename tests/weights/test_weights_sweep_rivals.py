@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import weights_twin as twin
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from knowshift.errors import InputError
+from knowshift.weights.loaded import Loaded
 from knowshift.weights.merge import METHODS, merge
 from knowshift.weights.restore import restore
 from knowshift.weights.sweep import Info, Sweep
@@ -240,3 +242,16 @@ def test_refuses_what_it_cannot_change_in_place(pair_of, monkeypatch) -> None:
         Sweep(model, base, tuned)
     with pytest.raises(InputError, match="give the checkpoint's folder"):
         Sweep(model, base)
+
+
+def test_what_was_read_is_not_changed_by_what_is_written_after(pair_of) -> None:
+    """Methods that need whole tensors go on with what they read while other threads write to the model."""
+    _, tuned = pair_of("llama")
+    model = loaded(tuned)
+    side = Loaded(model)
+    name = "model.layers.0.mlp.up_proj.weight"
+    before = side.read(name)
+    kept = before.copy()
+    with torch.inference_mode():
+        model.get_parameter(name).zero_()
+    assert np.array_equal(before, kept) and not np.array_equal(side.read(name), kept)

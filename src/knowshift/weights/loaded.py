@@ -56,13 +56,11 @@ class Loaded(Checkpoint):
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Bits:
         """Bits of elements ``start`` to ``stop``, in row-major order, as they were before any ``remember``."""
         stop = self.tensors[name].size if stop is None else stop
-        bits = placing.read(self._views[name], start, stop)
-        if name not in self._starts:
-            return bits
-        # What is remembered is so before it is changed; read first, then look, and no change can be missed.
+        # A copy at once: other threads change the model. What is remembered is so before it is changed; read first,
+        # then look, and no change can be missed.
+        bits = placing.read(self._views[name], start, stop).copy()
         with self._lock:
-            starts = list(self._starts[name])
-        bits = bits.copy()
+            starts = list(self._starts.get(name, ()))
         for place in starts[max(bisect_right(starts, start) - 1, 0) :]:
             if place >= stop:
                 break
