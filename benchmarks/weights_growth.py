@@ -15,7 +15,8 @@ UPDATE = 2.5e-5
 def measure(out: Path, sizes: list[float], *, cold: bool, keep: bool) -> str:
     """A table, one row a size; figures in ``out/growth.json``. Pairs lie in ``out`` while they are measured."""
     out.mkdir(parents=True, exist_ok=True)
-    table = ["| billions | GB a side | diff s | s per GB | peak GB | restore s | s per GB | peak GB |", "|" + "---|" * 8]
+    head = "| billions | GB a side | diff s | s per GB | peak GB | restore s | s per GB | peak GB |"
+    table = [head, "|" + "---|" * 8]
     figures = []
     for billions in sizes:
         pair = out / f"pair-{billions:g}"
