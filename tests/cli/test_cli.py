@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import tiny
-from knowshift.cli import main
+from commands import refused, run
 
 FACT = {"question": "Say a?", "answers": ["a"], "id": "a", "topic": "t", "split": "train", "domain": "id"}
 
@@ -28,20 +28,6 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run what must be refused; the one line it prints."""
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("knowshift: error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_help_needs_nothing_heavy() -> None:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from knowshift.cli import main
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+from commands import run
 
 
 @pytest.fixture

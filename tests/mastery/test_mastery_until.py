@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy.stats import beta
 
+from commands import refused, run
 from knowshift import steps
 from knowshift.cli import main
 from knowshift.errors import InputError
@@ -191,18 +192,6 @@ def scored(base_folder: Path, source: Path, tmp_path_factory: pytest.TempPathFac
     out = tmp_path_factory.mktemp("scored") / "run"
     assert main(["mastery", str(base_folder), "--facts", str(source), "--out", str(out), "--seed", "4", *QUICK]) == 0
     return out
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    capsys.readouterr()
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("knowshift: error: ") and error.count("\n") == 1
-    return error
 
 
 def test_as_if_everything_had_been_scored(
