@@ -1,5 +1,6 @@
 """Whole files or none: everything is written beside its final name and renamed when complete."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -48,6 +49,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_refused(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk of ``folder`` filled up; what lies in it under a final name is whole.
+
+    Raises:
+        InputError: for a full disk or quota; other errors pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"{folder}: the disk filled up; nothing was kept") from error
+
+
+def free_room(path: Path) -> int:
+    """Free bytes on the disk where ``path`` is or, while it is not there, would be made."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def _beside(path: Path, kind: str) -> Path:

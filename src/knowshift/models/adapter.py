@@ -73,7 +73,7 @@ def _merge(base: Path, adapter: Path, target: Path) -> None:
         model = load_model(base, dtype="float32", device="cpu")
         try:
             wrapped = PeftModel.from_pretrained(model, adapter, use_safetensors=True, local_files_only=True)
-            _check_names(wrapped, adapter, base)
+            check_names(wrapped, adapter, base)
             _untie(wrapped)
             model = wrapped.merge_and_unload(safe_merge=True)
         except (ValueError, RuntimeError, KeyError) as error:
@@ -91,8 +91,12 @@ def _merge(base: Path, adapter: Path, target: Path) -> None:
     )
 
 
-def _check_names(wrapped: Any, adapter: Path, base: Path) -> None:
-    """PEFT passes over tensors it finds no place for, and leaves untrained what it finds no tensor for."""
+def check_names(wrapped: Any, adapter: Path, base: Path) -> None:
+    """PEFT passes over tensors it finds no place for, and leaves untrained what it finds no tensor for.
+
+    Raises:
+        InputError: naming the first tensor that is missing from ``adapter`` or fits nothing in ``base``.
+    """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from knowshift.errors import InputError, missing_extra
 from knowshift.files import digest_file, read_json
 from knowshift.models import contents
-from knowshift.models.adapter import WEIGHTS, _check_names, base_of
+from knowshift.models.adapter import WEIGHTS, base_of, check_names
 from knowshift.models.load import first_line, load_model
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load_with_adapter(base: Path, adapter: Path, *, dtype: str | torch.dtype = "
     try:
         with quiet():
             wrapped = PeftModel.from_pretrained(model, adapter, use_safetensors=True, local_files_only=True)
-            _check_names(wrapped, adapter, base)
+            check_names(wrapped, adapter, base)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{adapter}: the adapter does not fit its base {base}: {first_line(error)}") from error
     return wrapped.eval()

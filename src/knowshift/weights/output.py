@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_folder
+from knowshift.files import atomic_folder, free_room, full_disk_refused
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.header import TYPE_BITS
@@ -54,26 +54,21 @@ def write_checkpoints(
         InputError: if a target is not ours to replace or the disk has no room.
     """
     check_targets(tuned, base, targets)
-    try:
-        with ExitStack() as stack:
-            folders = [stack.enter_context(atomic_folder(target)) for target in targets]
-            for folder, card in zip(folders, cards, strict=True):
-                _copy_others(tuned.folder, folder)
-                _copy_frame(tuned, pairs, folder)
-                (folder / CARD).write_text(card, "utf-8")
+    with full_disk_refused(targets[0].parent), ExitStack() as stack:
+        folders = [stack.enter_context(atomic_folder(target)) for target in targets]
+        for folder, card in zip(folders, cards, strict=True):
+            _copy_others(tuned.folder, folder)
+            _copy_frame(tuned, pairs, folder)
+            (folder / CARD).write_text(card, "utf-8")
 
-            def put(tile: Tile) -> None:
-                tensor = tile.pair.tuned
-                offset = tensor.offset + tile.start * TYPE_BITS[tensor.dtype] // 8
-                for folder, bits in zip(folders, make(tile), strict=True):
-                    _write(folder / tensor.file.name, bits.data.cast("B"), offset)
+        def put(tile: Tile) -> None:
+            tensor = tile.pair.tuned
+            offset = tensor.offset + tile.start * TYPE_BITS[tensor.dtype] // 8
+            for folder, bits in zip(folders, make(tile), strict=True):
+                _write(folder / tensor.file.name, bits.data.cast("B"), offset)
 
-            for _ in walk(pairs, put, description):
-                pass
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(f"{targets[0].parent}: the disk filled up; nothing was kept") from error
+        for _ in walk(pairs, put, description):
+            pass
     return list(targets)
 
 
@@ -108,10 +103,7 @@ def _ours(folder: Path) -> bool:
 
 def _check_room(tuned: Checkpoint, targets: Sequence[Path]) -> None:
     need = len(targets) * sum(file.stat().st_size for file in (*tuned.files, *_others(tuned.folder)))
-    place = targets[0].absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_room(targets[0])
     if need > free:
         raise InputError(f"{targets[0].parent}: {need / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
 

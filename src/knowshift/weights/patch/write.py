@@ -4,9 +4,7 @@ Takes what ``output.write_checkpoints`` takes and writes, instead of whole check
 tuned one. Memory is a few tiles and the index, eight bytes for 131,072 weights.
 """
 
-import errno
 import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_file
+from knowshift.files import atomic_file, free_room, full_disk_refused
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.header import TYPE_BITS
@@ -55,32 +53,27 @@ def write_patches(
         _refuse(target, tuned)
     _check_room(targets, most, max(TYPE_BITS[entry.tuned.dtype] // 8 for entry in pairs))
     sides = digests(tuned, TILE)
-    try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(stack.enter_context(atomic_file(target)).open("wb")) for target in targets]
-            writers = [Writer(file) for file in files]
-            after = [{entry.name: hashlib.sha256() for entry in pairs} for _ in targets]
+    with full_disk_refused(targets[0].parent), ExitStack() as stack:
+        files = [stack.enter_context(stack.enter_context(atomic_file(target)).open("wb")) for target in targets]
+        writers = [Writer(file) for file in files]
+        after = [{entry.name: hashlib.sha256() for entry in pairs} for _ in targets]
 
-            def pack(tile: Tile) -> list[tuple[int, bytes, bytes]]:
-                stop = min(tile.start + TILE, tile.pair.tuned.size)
-                before = tuned.read(tile.pair.name, tile.start, stop)
-                blocks = [_lengthened(bits, before) for bits in make(tile)]
-                return [(*encode(before, block), leaf(block.data)) for block in blocks]
+        def pack(tile: Tile) -> list[tuple[int, bytes, bytes]]:
+            stop = min(tile.start + TILE, tile.pair.tuned.size)
+            before = tuned.read(tile.pair.name, tile.start, stop)
+            blocks = [_lengthened(bits, before) for bits in make(tile)]
+            return [(*encode(before, block), leaf(block.data)) for block in blocks]
 
-            for tile, packed in walk(pairs, pack, description):
-                for writer, sums, (count, content, digest) in zip(writers, after, packed, strict=True):
-                    writer.add(tile.pair.name, count, content)
-                    sums[tile.pair.name].update(digest)
-                if tile.stop == tile.pair.size:
-                    for digest in leaves(tile.pair.tuned, TILE, -(-tile.stop // TILE)):
-                        for sums in after:
-                            sums[tile.pair.name].update(digest)
-            for writer, sums, origin in zip(writers, after, origins, strict=True):
-                writer.finish(origin, TILE, _entries(tuned, pairs, writer, sides, sums))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(f"{targets[0].parent}: the disk filled up; nothing was kept") from error
+        for tile, packed in walk(pairs, pack, description):
+            for writer, sums, (count, content, digest) in zip(writers, after, packed, strict=True):
+                writer.add(tile.pair.name, count, content)
+                sums[tile.pair.name].update(digest)
+            if tile.stop == tile.pair.size:
+                for digest in leaves(tile.pair.tuned, TILE, -(-tile.stop // TILE)):
+                    for sums in after:
+                        sums[tile.pair.name].update(digest)
+        for writer, sums, origin in zip(writers, after, origins, strict=True):
+            writer.finish(origin, TILE, _entries(tuned, pairs, writer, sides, sums))
     return list(targets)
 
 
@@ -122,9 +115,6 @@ def _refuse(target: Path, tuned: Checkpoint) -> None:
 def _check_room(targets: Sequence[Path], most: Sequence[int], width: int) -> None:
     """At most ``width`` bytes for each difference and one for its place."""
     need = sum(most) * (width + 1)
-    place = targets[0].absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_room(targets[0])
     if need > free:
         raise InputError(f"{targets[0].parent}: up to {need / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
