@@ -1,5 +1,7 @@
 """Methods that work on whole tensors, each against its paper's formula written plainly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 import weights_twin as twin
 
 from knowshift.errors import InputError
+from knowshift.files import atomic_folder
 from knowshift.weights.merge import merge, write
 from knowshift.weights.merge.spectrum import coefficient, noise_median
 
@@ -217,6 +220,20 @@ def test_the_card_tells_the_share_removed_as_stored(pair_of, tmp_path: Path, nam
     card = (written.folder / "README.md").read_text()
     assert f"| squared update removed | {float(removed / update):.4%} |" in card
     assert f"| no longer tuned | {written.moved:,} of {right.numel():,} elements |" in card
+
+
+def test_the_card_is_finished_before_the_folder_has_its_name(pair_of, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+
+    @contextmanager
+    def watched(path: Path) -> Iterator[Path]:
+        with atomic_folder(path) as partial:
+            yield partial
+            seen.append((partial / "README.md").read_text())
+
+    monkeypatch.setattr("knowshift.weights.output.atomic_folder", watched)
+    folder = merge("dare", *pair_of(), tmp_path / "out", drop=0.5)
+    assert seen == [(folder / "README.md").read_text()] and "squared update removed" in seen[0]
 
 
 def test_a_rescaled_update_beyond_the_stored_type_is_refused(pair_of, tmp_path: Path) -> None:

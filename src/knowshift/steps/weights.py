@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from knowshift.files import digest_file
 from knowshift.runs import record
-from knowshift.steps.inputs import resolve_pair
 
 if TYPE_CHECKING:
     from knowshift.weights.diff import Diff
@@ -112,6 +111,7 @@ def merge(
     **options: "Option",
 ) -> "Merged":
     """``knowshift merge``: the checkpoint of a control or rival of restoration."""
+    from knowshift.steps.inputs import resolve_pair
     from knowshift.weights.merge import write
 
     base_path, tuned_path, models = resolve_pair(base, tuned)

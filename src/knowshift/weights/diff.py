@@ -18,7 +18,7 @@ from knowshift.files import make_folder, write_json, write_parquet
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.null import null_histogram, shares
 from knowshift.weights.pairing import Pair, pair
-from knowshift.weights.ranking import Energies, Ranking, exact
+from knowshift.weights.ranking import Energies, Ranking, exact, spelled
 from knowshift.weights.scores import Arithmetic, Rank, Rule, key_score
 from knowshift.weights.taken import Taken, take
 from knowshift.weights.walk import one_bar
@@ -88,7 +88,7 @@ def diff(
         raise InputError(f"--rank {rank}: a diff is of changes: relative or absolute")
     pairs, notes = pair(Checkpoint.open(base), Checkpoint.open(tuned), region)
     rule = Rule(rank=rank, arithmetic=arithmetic, seed=seed)
-    asked = {exact(fraction): name(fraction) for fraction in fractions}
+    asked = {exact(fraction): spelled(fraction) for fraction in fractions}
     points = sorted({*asked, *map(exact, CURVE)})
     walks = 3 if rule.coarse else 4
     with one_bar("comparing", sum(entry.size for entry in pairs), walks + matrices):
@@ -121,14 +121,6 @@ def _by_matrix(pairs: Sequence[Pair]) -> pl.DataFrame:
     from knowshift.weights.matrices import matrices
 
     return matrices(pairs)
-
-
-def name(fraction: float | str) -> str:
-    """How a fraction is written in column and folder names: as typed, or the shortest decimal form."""
-    if isinstance(fraction, str):
-        return fraction.strip()
-    short = f"{fraction:g}"
-    return short if float(short) == fraction else repr(fraction)
 
 
 def _warnings(ranking: Ranking, asked: dict[Fraction, str]) -> list[str]:

@@ -37,7 +37,7 @@ def write_checkpoints(
     base: Checkpoint,
     pairs: Sequence[Pair],
     targets: Sequence[Path],
-    cards: Sequence[str],
+    cards: Callable[[], Sequence[str]],
     make: Callable[[Tile], Sequence[Bits]],
     description: str,
 ) -> list[Path]:
@@ -47,7 +47,8 @@ def write_checkpoints(
         tuned: whose header, other tensors and other files are copied.
         base: the other checkpoint, which must not be written over.
         pairs: the tensors whose bits are made anew.
-        targets: the folders to write, with the text of the model card of each in ``cards``.
+        targets: the folders to write.
+        cards: the text of each one's model card, asked for when all weights are written.
         make: the new bits of a tile, for each target, in the tuned tensor's type.
 
     Raises:
@@ -56,10 +57,9 @@ def write_checkpoints(
     check_targets(tuned, base, targets)
     with full_disk_refused(targets[0].parent), ExitStack() as stack:
         folders = [stack.enter_context(atomic_folder(target)) for target in targets]
-        for folder, card in zip(folders, cards, strict=True):
+        for folder in folders:
             _copy_others(tuned.folder, folder)
             _copy_frame(tuned, pairs, folder)
-            (folder / CARD).write_text(card, "utf-8")
 
         def put(tile: Tile) -> None:
             tensor = tile.pair.tuned
@@ -69,6 +69,8 @@ def write_checkpoints(
 
         for _ in walk(pairs, put, description):
             pass
+        for folder, card in zip(folders, cards(), strict=True):
+            (folder / CARD).write_text(card, "utf-8")
     return list(targets)
 
 

@@ -68,6 +68,14 @@ def exact(fraction: float | str | Decimal | Fraction, flag: str = "--fraction") 
     raise InputError(f"{flag} {fraction}: must be a number from 0 to 1")
 
 
+def spelled(fraction: float | str) -> str:
+    """How a fraction is written in column and folder names: as typed, or the shortest decimal form."""
+    if isinstance(fraction, str):
+        return fraction.strip()
+    short = f"{fraction:g}"
+    return short if float(short) == fraction else repr(fraction)
+
+
 class Histogram:
     """Keys counted by their high 16 bits, and the sum of the scores in each bin. Counts may be expected ones."""
 

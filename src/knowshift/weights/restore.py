@@ -14,10 +14,9 @@ from knowshift.errors import InputError
 from knowshift.weights.bits import Bits
 from knowshift.weights.card import card
 from knowshift.weights.checkpoint import Checkpoint
-from knowshift.weights.diff import name
 from knowshift.weights.output import check_targets, write_checkpoints
 from knowshift.weights.pairing import pair
-from knowshift.weights.ranking import Ranking, exact
+from knowshift.weights.ranking import Ranking, exact, spelled
 from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
 from knowshift.weights.taken import Taken, take
 from knowshift.weights.walk import Tile, one_bar
@@ -67,7 +66,7 @@ def restore(
     Raises:
         InputError: naming the flag, file or tensor at fault.
     """
-    wanted = {name(fraction): exact(fraction) for fraction in fractions}
+    wanted = {spelled(fraction): exact(fraction) for fraction in fractions}
     if not wanted:
         raise InputError("--fraction: at least one is needed")
     rule = Rule(rank, order, of, arithmetic, seed)
@@ -91,7 +90,7 @@ def restore(
             return [chosen.restored(tile, scored) for chosen in taken]
 
         if not patch:
-            return write_checkpoints(right, left, pairs, targets, cards, make, "writing")
+            return write_checkpoints(right, left, pairs, targets, lambda: cards, make, "writing")
 
     from knowshift.weights.patch import SUFFIX, write_patches
 

@@ -6,14 +6,13 @@ Joins a method, two checkpoints and the writer of folders.
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from knowshift.files import atomic_file
 from knowshift.weights.bits import Bits
 from knowshift.weights.card import card
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.merge.meter import Meter
 from knowshift.weights.merge.method import Option
 from knowshift.weights.merge.registry import METHODS, flag, method
-from knowshift.weights.output import CARD, write_checkpoints
+from knowshift.weights.output import write_checkpoints
 from knowshift.weights.pairing import pair
 from knowshift.weights.walk import Tile
 
@@ -75,24 +74,21 @@ def write(
     if notes:
         facts["notes"] = "; ".join(notes)
 
-    def text(measured: dict[str, object]) -> str:
+    def text() -> list[str]:
+        # Measured on the bits as they were written, so that no method is worked out twice.
+        measured: dict[str, object] = {
+            "squared update removed": f"{meter.removed_norm_share:.4%}",
+            "no longer tuned": f"{meter.moved:,} of {sum(entry.size for entry in pairs):,} elements",
+        }
         summary = (METHODS[name].__doc__ or "").split("\n")[0]
         title = f"Base and tuned merged by {name}"
-        return card(title, summary, base=names[0], tuned=names[1], command=command, facts=facts | measured)
+        return [card(title, summary, base=names[0], tuned=names[1], command=command, facts=facts | measured)]
 
     def one(tile: Tile) -> list[Bits]:
         return [meter(tile)]
 
-    (folder,) = write_checkpoints(right, left, pairs, [out], [text({})], one, f"merging by {name}")
-    share, elements = meter.removed_norm_share, sum(entry.size for entry in pairs)
-    # Measured on the bits as they were written, so that no method is worked out twice.
-    measured: dict[str, object] = {
-        "squared update removed": f"{share:.4%}",
-        "no longer tuned": f"{meter.moved:,} of {elements:,} elements",
-    }
-    with atomic_file(folder / CARD) as partial:
-        partial.write_text(text(measured), "utf-8")
-    return Merged(folder, share, meter.moved)
+    (folder,) = write_checkpoints(right, left, pairs, [out], text, one, f"merging by {name}")
+    return Merged(folder, meter.removed_norm_share, meter.moved)
 
 
 def merge(

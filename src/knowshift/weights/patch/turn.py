@@ -103,7 +103,7 @@ def _turn(patch: Patch, model: Path, out: Path, start: Side, text: str) -> Path:
         for tensor in checkpoint.tensors.values()
         if tensor.name in entries
     ]
-    return write_checkpoints(checkpoint, checkpoint, pairs, [out], [text], make, "writing")[0]
+    return write_checkpoints(checkpoint, checkpoint, pairs, [out], lambda: [text], make, "writing")[0]
 
 
 def _check_fits(patch: Patch, checkpoint: Checkpoint) -> None:
