@@ -54,13 +54,14 @@ def compare(
 def growth(
     out: Out,
     sizes: Annotated[str, typer.Option(help="Billions of weights a side, with commas between.")] = "0.1,0.5,3",
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each command; medians are reported.")] = 3,
     cold: Annotated[bool, typer.Option(help="Drop the pairs from the page cache before each run.")] = False,
     keep: Annotated[bool, typer.Option(help="Keep the pairs.")] = False,
 ) -> None:
     """Time and peak anonymous memory of diff and of restoring one fraction as models grow."""
     from weights_growth import measure
 
-    typer.echo(measure(out, [float(size) for size in sizes.split(",")], cold=cold, keep=keep))
+    typer.echo(measure(out, [float(size) for size in sizes.split(",")], runs=runs, cold=cold, keep=keep))
 
 
 @app.command()

@@ -11,6 +11,7 @@ _BLOCK = 1 << 24
 # Billions of weights: layers, hidden, inner, key-value width, vocabulary, separate head. 0.5 is Qwen2.5-0.5B,
 # 10 has the lm_head of Llama-3-70B.
 SHAPES = {
+    0.001: (2, 64, 192, 64, 4096, False),
     0.1: (12, 640, 1920, 160, 49152, False),
     0.5: (24, 896, 4864, 128, 151936, False),
     3.0: (36, 2048, 11008, 256, 151936, False),

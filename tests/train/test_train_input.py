@@ -94,9 +94,9 @@ def test_a_tokenizer_without_an_end(base_folder: Path) -> None:
         ({"max_steps": 0}, "--max-steps"),
         ({"scheduler": "spiral"}, "--scheduler"),
         ({"seed": -1}, "--seed"),
-        ({"lora_dropout": 1, "method": "lora"}, "--lora-dropout"),
+        ({"set": {"lora.dropout": 1}, "method": "lora"}, "--set lora.dropout"),
         ({"merge": True}, "--merge has no effect with --method sft"),
-        ({"lora_rank": 4}, "--lora-rank has no effect with --method sft"),
+        ({"set": {"lora.rank": 4}}, "--set lora.rank: has no effect with --method sft"),
         ({"no_such": 4}, "--no-such"),
     ],
 )
@@ -107,8 +107,8 @@ def test_bad_options_name_their_flag(tmp_path: Path, changes: dict[str, object],
 
 
 def test_unknown_method_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--method galore: unknown; choose from sft, lora"):
-        run.train(options(tmp_path, method="galore"))
+    with pytest.raises(InputError, match="--method galore: 'galore' is unknown; choose from sft, lora"):
+        options(tmp_path, method="galore")
 
 
 def test_other_peoples_folders_are_not_replaced(base_folder: Path, tmp_path: Path) -> None:

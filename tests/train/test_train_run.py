@@ -191,7 +191,7 @@ def test_learning_rate_follows_warmup_and_cosine(base_folder: Path, data: Path, 
 
 
 def test_lora_adapter_and_merged_are_the_same_model(base_folder: Path, data: Path, tmp_path: Path) -> None:
-    options = {"method": "lora", "lora_rank": 4, "learning_rate": 5e-2, "epochs": 4}
+    options = {"method": "lora", "set": {"lora.rank": 4}, "learning_rate": 5e-2, "epochs": 4}
     adapter = fit(base_folder, data, tmp_path / "adapter", **options)
     merged = fit(base_folder, data, tmp_path / "merged", merge=True, **options)
     log = pl.read_parquet(adapter / "train_log.parquet")
@@ -206,12 +206,12 @@ def test_lora_adapter_and_merged_are_the_same_model(base_folder: Path, data: Pat
 
 
 def test_lora_targets(base_folder: Path, data: Path, tmp_path: Path) -> None:
-    out = fit(base_folder, data, tmp_path / "a", method="lora", lora_targets="q_proj, v_proj", merge=True)
+    out = fit(base_folder, data, tmp_path / "a", method="lora", set={"lora.targets": "q_proj, v_proj"}, merge=True)
     before, after = weights(base_folder), weights(out)
     changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"q_proj", "v_proj"}
-    with pytest.raises(InputError, match="--lora-targets w_proj: no module"):
-        fit(base_folder, data, tmp_path / "b", method="lora", lora_targets="q_proj,w_proj")
+    with pytest.raises(InputError, match=r"--set lora\.targets=w_proj: no module"):
+        fit(base_folder, data, tmp_path / "b", method="lora", set={"lora.targets": "q_proj,w_proj"})
 
 
 def test_training_from_an_adapter_starts_at_the_merged_model(base_folder: Path, data: Path, tmp_path: Path) -> None:

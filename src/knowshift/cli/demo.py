@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import Method, Out, Seed
+from knowshift.cli.options import Out, Seed, TrainMethod
 
 
 @app.command()
@@ -13,7 +13,7 @@ def demo(
     out: Out,
     model: Annotated[str, typer.Option(help="The base model.")] = "smollm2",
     facts: Annotated[str, typer.Option(help="world, or a JSONL file with splits and domains.")] = "world",
-    method: Annotated[Method, typer.Option(help="Full fine-tuning, or LoRA.")] = Method.sft,
+    method: TrainMethod = "sft",
     templates: Annotated[int | None, typer.Option(help="Phrasings for each fact. (default 6; paper: 21)")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each phrasing. (default 4; paper: 10)")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the samples. (default 0.7, the paper's)")] = None,
@@ -46,5 +46,5 @@ def demo(
         "batch_size": batch_size,
     }
     given: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
-    page = run(out, DemoOptions(model=model, facts=facts, method=method.value, seed=seed, **given))
+    page = run(out, DemoOptions(model=model, facts=facts, method=method, seed=seed, **given))
     typer.echo(f"Open {page}")

@@ -8,13 +8,6 @@ from typing import Annotated
 import typer
 
 
-class Method(StrEnum):
-    """How to fine-tune."""
-
-    sft = "sft"
-    lora = "lora"
-
-
 class Scheduler(StrEnum):
     """How the learning rate falls."""
 
@@ -122,6 +115,7 @@ OptionalBase = Annotated[
     typer.Option("--base", metavar="BASE", help="Ask the base too: in the same form, plain, and with solved examples."),
 ]
 Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)]
+TrainMethod = Annotated[str, typer.Option("--method", metavar="METHOD", help="sft, lora, or several joined by +.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
 Split = Annotated[str | None, typer.Option("--split", metavar="S", help="Only facts of this split.")]

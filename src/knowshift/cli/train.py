@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from knowshift.cli.app import app
-from knowshift.cli.options import Method, Model, Scheduler, Seed
+from knowshift.cli.options import Model, Scheduler, Seed, TrainMethod
 
 
 @app.command()
@@ -16,7 +16,7 @@ def train(
         Path, typer.Option("--data", metavar="train.jsonl", show_default=False, help="prompt, completion.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="CKPT", show_default=False, help="The checkpoint to write.")],
-    method: Annotated[Method, typer.Option(help="Full fine-tuning, or LoRA.")] = Method.sft,
+    method: TrainMethod = "sft",
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
     batch_size: Annotated[int, typer.Option(help="Sequences for one update.")] = 8,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
@@ -29,10 +29,10 @@ def train(
         bool | None, typer.Option("--bf16/--fp32", help="bfloat16 autocast. (default where the processor has it)")
     ] = None,
     gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 16,
-    lora_alpha: Annotated[float, typer.Option(help="Scale of the adapter.")] = 32.0,
-    lora_dropout: Annotated[float, typer.Option(help="Dropout on the adapter.")] = 0.0,
-    lora_targets: Annotated[str, typer.Option(help="Modules, separated by commas.")] = "all-linear",
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Scale of the adapter.")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Dropout on the adapter.")] = None,
+    lora_targets: Annotated[str | None, typer.Option(help="Modules, separated by commas.")] = None,
     merge: Annotated[bool, typer.Option(help="With lora: write a full checkpoint.")] = False,
     seed: Seed = 0,
 ) -> None:
@@ -40,12 +40,13 @@ def train(
     from knowshift import steps
     from knowshift.train.options import TrainOptions
 
+    lora = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "targets": lora_targets}
     folder = steps.train(
         TrainOptions(
             model=model,
             data=data,
             out=out,
-            method=method.value,
+            method=method,
             learning_rate=learning_rate,
             batch_size=batch_size,
             epochs=epochs,
@@ -57,11 +58,8 @@ def train(
             seed=seed,
             bf16=bf16,
             gradient_checkpointing=gradient_checkpointing,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            lora_dropout=lora_dropout,
-            lora_targets=lora_targets,
             merge=merge,
+            set={f"lora.{name}": value for name, value in lora.items() if value is not None},
         )
     )
     typer.echo(f"{folder}")

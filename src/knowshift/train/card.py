@@ -1,30 +1,37 @@
 """The model card of a fine-tuned checkpoint: what it was made from and how."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
+from knowshift.train.methods import trains_adapter
+from knowshift.train.methods.method import Method
 from knowshift.train.options import TrainOptions
 
 
-def card(options: TrainOptions, title: str, entry: Mapping[str, Any], log: pl.DataFrame) -> str:
+def card(options: TrainOptions, methods: Sequence[Method], entry: Mapping[str, Any], log: pl.DataFrame) -> str:
     """The text of ``README.md``.
 
     Args:
         options: the run's options.
-        title: the method's name in words.
+        methods: what it was trained with.
         entry: the run record: base digest, versions, data.
         log: the training log, of which first and last losses are named.
     """
-    adapter = options.method == "lora" and not options.merge
+    adapter = trains_adapter(methods) and not options.merge
     data, base = entry["data"], entry["models"]["base"]
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
-    rows = "\n".join(f"| {name} | `{value}` |" for name, value in options.settings().items())
+    settings = options.settings()
+    settings |= settings.pop("set")
+    rows = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
+    names = ", ".join(options.method.split("+"))
+    title = " with ".join(method.title for method in methods)
+    sources = "\n".join(f"- {method.title}: {method.source}" for method in methods)
     return f"""---
 library_name: {"peft" if adapter else "transformers"}
 pipeline_tag: text-generation
-tags: [knowshift, trl, {options.method}]
+tags: [knowshift, trl, {names}]
 ---
 # {options.out.name}
 
@@ -37,6 +44,8 @@ is the base's, unchanged.
 |---|---|
 | base | `{options.model}`, `{base}` |
 | data | `{data["file"]}`, SHA-256 `{data["sha256"]}` |
+
+{sources}
 
 ## Settings
 

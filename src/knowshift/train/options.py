@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from knowshift.errors import InputError
 from knowshift.settings import Settings
+from knowshift.train.methods import chosen, trains_adapter
+from knowshift.train.methods.method import Method
 
 
 class TrainOptions(Settings):
@@ -20,7 +22,8 @@ class TrainOptions(Settings):
     model: str = Field(description="the base: a folder, a hub id, an adapter folder or smollm2")
     data: Path = Field(description='JSONL with "prompt" and "completion"')
     out: Path = Field(description="the checkpoint folder to write")
-    method: str = Field(default="sft", description="one of knowshift.train.methods")
+    method: str = Field(default="sft", description="one of knowshift.train.methods, or several joined by +")
+    set: dict[str, Any] = Field(default={}, description="options of methods, as METHOD.OPTION")
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=8, ge=1, description="sequences for one update")
     epochs: float = Field(default=1, gt=0, allow_inf_nan=False)
@@ -32,25 +35,28 @@ class TrainOptions(Settings):
     seed: int = Field(default=0, ge=0, lt=2**32, description="order of the data, first weights of an adapter, dropout")
     bf16: bool | None = Field(default=None, description="bfloat16 autocast; by default where the processor has it")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a quarter more time")
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: float = Field(default=32, gt=0, allow_inf_nan=False)
-    lora_dropout: float = Field(default=0, ge=0, lt=1)
-    lora_targets: str = Field(default="all-linear", min_length=1, description="module names, separated by commas")
     merge: bool = Field(default=False, description="write a full checkpoint instead of an adapter")
 
     @model_validator(mode="after")
-    def _no_option_without_effect(self) -> Self:
-        if self.method == "lora":
-            return self
-        for name, field in type(self).model_fields.items():
-            if (name == "merge" or name.startswith("lora_")) and getattr(self, name) != field.default:
-                raise InputError(f"--{name.replace('_', '-')} has no effect with --method {self.method}")
+    def _check_methods(self) -> Self:
+        methods = self.methods()
+        if self.merge and not trains_adapter(methods):
+            raise InputError(f"--merge has no effect with --method {self.method}")
         return self
 
+    def methods(self) -> list[Method]:
+        """The methods with their options, checked."""
+        return chosen(self.method, self.set)
+
     def settings(self) -> dict[str, Any]:
-        """The options as plain values; those of other methods left out."""
+        """The options as plain values, every option of the methods among them."""
         values = self.model_dump(mode="json")
-        if self.method != "lora":
-            values = {name: value for name, value in values.items() if not name.startswith("lora_")}
+        if not trains_adapter(self.methods()):
             del values["merge"]
+        names = self.method.split("+")
+        values["set"] = {
+            f"{name}.{option}": value
+            for name, method in zip(names, self.methods(), strict=True)
+            for option, value in method.model_dump(mode="json").items()
+        }
         return values

@@ -6,7 +6,9 @@ or not at all.
 
 import importlib.util
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from knowshift import models
 from knowshift.errors import InputError, missing_extra
 from knowshift.files import atomic_folder, digest_file, read_json, write_parquet
 from knowshift.memory import keep_freed_memory
+from knowshift.models import contents
+from knowshift.models.write import write_like
 from knowshift.progress import console
 from knowshift.runs import record
-from knowshift.train import methods
-from knowshift.train.data import Pair, check_pairs, read_pairs, to_dataset
+from knowshift.train.data import check_pairs, read_pairs, to_dataset
+from knowshift.train.methods import trains_adapter
+from knowshift.train.methods.method import Method, Run
 from knowshift.train.options import TrainOptions
 
 
@@ -35,7 +40,7 @@ def train(options: TrainOptions) -> Path:
             raise missing_extra(package, "train")
     if options.bf16 is None:
         options = options.model_copy(update={"bf16": models.has_bf16(models.default_device())})
-    method = methods.get(options.method)
+    methods = options.methods()
     pairs = read_pairs(options.data)
     _may_write(options.out)
     base = models.resolve(options.model)
@@ -54,8 +59,8 @@ def train(options: TrainOptions) -> Path:
         atomic_folder(options.out) as folder,
         record(folder, "train", options.settings(), seed=options.seed, models={"base": digest}) as entry,
     ):
-        trainer = _trained(base, tokenizer, pairs, options)
-        method.write(base, trainer.model, folder, options)
+        trainer = _trained(Run(base, tokenizer, pairs, options), methods)
+        _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
 
         from knowshift.train.card import card
         from knowshift.train.log import log_table
@@ -63,7 +68,7 @@ def train(options: TrainOptions) -> Path:
         log = log_table(trainer.state.log_history)
         write_parquet(folder / "train_log.parquet", log)
         entry["data"] = {"file": str(options.data), "examples": len(pairs), "sha256": digest_file(options.data)}
-        (folder / "README.md").write_text(card(options, method.title, entry, log), "utf-8")
+        (folder / "README.md").write_text(card(options, methods, entry, log), "utf-8")
     return options.out
 
 
@@ -113,28 +118,35 @@ def context_length(base: Path, tokenizer: Any) -> int:
     return int(min(limit for limit in limits if limit))
 
 
-def _trained(base: Path, tokenizer: Any, pairs: list[Pair], options: TrainOptions) -> Any:
+def _trained(run: Run, methods: Sequence[Method]) -> Any:
     """TRL's trainer after training. The weights are float32 throughout; autocast rounds copies of them."""
     import datasets
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
     from knowshift.models.quiet import quiet
     from knowshift.train.log import Watch
+    from knowshift.train.trainer import Trainer
 
     keep_freed_memory()
-    model = models.load_model(base, dtype="float32")
+    model = models.load_model(run.base, dtype="float32")
     bars = not datasets.are_progress_bars_disabled()
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="knowshift-") as scratch, quiet():
         datasets.disable_progress_bars()
         try:
-            trainer = SFTTrainer(
+            arguments: dict[str, Any] = {}
+            for method in methods:
+                run = replace(run, pairs=method.examples(model, run))
+            for method in methods:
+                method.prepare(model, run)
+                arguments |= method.arguments(model, run)
+            trainer = Trainer(
                 model,
-                args=sft_config(options, Path(scratch)),
-                train_dataset=to_dataset(pairs),
-                processing_class=tokenizer,
+                args=sft_config(run.options, Path(scratch)),
+                train_dataset=to_dataset(run.pairs),
+                processing_class=run.tokenizer,
                 callbacks=[Watch(stack)],
-                **methods.get(options.method).arguments(model, options),
+                keepers=[keeper for method in methods if (keeper := method.keeper(run))],
+                **arguments,
             )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
@@ -142,6 +154,18 @@ def _trained(base: Path, tokenizer: Any, pairs: list[Pair], options: TrainOption
             if bars:
                 datasets.enable_progress_bars()
     return trainer
+
+
+def _write(model: Any, folder: Path, base: Path, *, adapter: bool) -> None:
+    """The adapter's folder, or a checkpoint in the base's stored types, adapters merged."""
+    if adapter:
+        model.peft_config["default"].base_model_name_or_path = str(base)
+        model.save_pretrained(folder, safe_serialization=True)
+        contents.copy_tokenizer(base, folder)
+        return
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload(safe_merge=True)
+    write_like(base, model, folder)
 
 
 def _may_write(out: Path) -> None:

@@ -4,50 +4,51 @@ The adapter's matrices are float32. Rank 16, alpha 32 on every linear layer insi
 the paper compares with LoRA once and does not give its settings.
 """
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
 
 from knowshift.errors import InputError
-from knowshift.models import contents
-from knowshift.models.write import write_like
-from knowshift.train.methods import Method
-from knowshift.train.options import TrainOptions
+from knowshift.train.methods.method import Method, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def arguments(model: PreTrainedModel, options: TrainOptions) -> dict[str, Any]:
-    """The adapter's configuration for TRL to apply.
+class Lora(Method):
+    """A low-rank adapter on linear layers."""
 
-    Raises:
-        InputError: if a target names no module of the model.
-    """
-    targets: str | list[str] = options.lora_targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in options.lora_targets.split(",") if name.strip()]
-        modules = {name for name, _ in model.named_modules()}
-        for target in targets:
-            if not any(name == target or name.endswith(f".{target}") for name in modules):
-                raise InputError(f"--lora-targets {target}: no module of this model has this name")
-    config = LoraConfig(
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha,
-        lora_dropout=options.lora_dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    return {"peft_config": config}
+    title: ClassVar[str] = "LoRA"
+    source: ClassVar[str] = "Hu et al., arXiv 2106.09685"
+    adapter: ClassVar[bool] = True
 
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0, allow_inf_nan=False)
+    dropout: float = Field(default=0, ge=0, lt=1)
+    targets: str = Field(default="all-linear", min_length=1, description="module names, separated by commas")
 
-def write(base: Path, model: PeftModel, folder: Path, options: TrainOptions) -> None:
-    """The adapter folder, or with ``merge`` a checkpoint folder in the base's stored types."""
-    if options.merge:
-        write_like(base, model.merge_and_unload(safe_merge=True), folder)
-        return
-    model.peft_config["default"].base_model_name_or_path = str(base)
-    model.save_pretrained(folder, safe_serialization=True)
-    contents.copy_tokenizer(base, folder)
+    def arguments(self, model: PreTrainedModel, run: Run) -> dict[str, Any]:
+        """The adapter's configuration for TRL to apply.
 
+        Raises:
+            InputError: if a target names no module of the model.
+        """
+        from peft import LoraConfig
 
-METHOD = Method("LoRA", arguments, write)
+        targets: str | list[str] = self.targets
+        if targets != "all-linear":
+            targets = [name.strip() for name in self.targets.split(",") if name.strip()]
+            modules = {name for name, _ in model.named_modules()}
+            for target in targets:
+                if not any(name == target or name.endswith(f".{target}") for name in modules):
+                    raise InputError(f"--set lora.targets={target}: no module of this model has this name")
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        return {"peft_config": config}

@@ -1,0 +1,106 @@
+"""What a method of fine-tuning is: its options, what it hands TRL's trainer, and what it does while that trains.
+
+The trainer is TRL's, always. Two classes part the work by time: a ``Method`` is asked before training, a ``Keeper``
+lives while it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from knowshift.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from knowshift.train.data import Pair
+    from knowshift.train.options import TrainOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a method may know of the run it works for: base folder, tokenizer, the checked pairs, all options."""
+
+    base: Path
+    tokenizer: PreTrainedTokenizerBase
+    pairs: list[Pair]
+    options: TrainOptions
+
+
+class Method(Settings):
+    """One way to fine-tune. Its fields are its options; every hook but ``write`` does nothing by default.
+
+    Attributes:
+        title: what it is called in tables and on a model card.
+        source: where it comes from.
+        adapter: whether an adapter is trained in place of the weights. Of two methods at most one may.
+        with_adapter: whether it means something where an adapter is trained.
+    """
+
+    title: ClassVar[str]
+    source: ClassVar[str]
+    adapter: ClassVar[bool] = False
+    with_adapter: ClassVar[bool] = True
+
+    def examples(self, model: PreTrainedModel, run: Run) -> list[Pair]:
+        """The pairs to train on, in place of ``run.pairs``."""
+        return run.pairs
+
+    def prepare(self, model: PreTrainedModel, run: Run) -> None:
+        """Change the loaded base before a trainer sees it, for example say which parameters need a gradient.
+
+        Raises:
+            InputError: an option that does not fit this model, naming option and model.
+        """
+
+    def arguments(self, model: PreTrainedModel, run: Run) -> dict[str, Any]:
+        """Keyword arguments for ``trl.SFTTrainer`` beside the common ones."""
+        return {}
+
+    def keeper(self, run: Run) -> Keeper | None:
+        """What acts at every step of training, if anything does."""
+        return None
+
+
+class Keeper:
+    """Acts between the steps of TRL's loop. Every hook does nothing by default.
+
+    Under several processes or FSDP every process has its own keeper, and parameters may be ``DTensor``: what is done
+    weight by weight is done on the local part of each.
+    """
+
+    def begin(self, model: Module, optimizer: Optimizer) -> None:
+        """Training starts, or goes on after a resume: the weights then are the resumed ones, not the base's."""
+
+    def loss(self, model: Module, inputs: dict[str, Any], items: Tensor | int | None) -> Tensor | None:
+        """A term added to the loss of a micro-batch.
+
+        Args:
+            model: as the trainer calls it, wrapped or not.
+            inputs: what the trainer gives the model: ``input_ids``, ``attention_mask``, ``labels``.
+            items: completion tokens of the whole update over all micro-batches; a sum over tokens divided by this is
+                weighted as TRL's own loss is. None: take the mean.
+        """
+        return None
+
+    def before_update(self, model: Module) -> None:
+        """All gradients of an update are there; they are not clipped yet."""
+
+    def after_update(self, model: Module, learning_rate: float) -> None:
+        """The optimizer has moved the weights with this learning rate."""
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of the last update for the training log, by column name."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resume needs beside weights, optimizer and the random states that transformers saves."""
+        return {}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave; called before ``begin``."""
