@@ -1,5 +1,7 @@
 """The census of value pairs against plain counting, and everything built on it against walking element by element."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,24 @@ def test_a_diff_is_the_same_with_and_without(
     many = found.concentration["fraction"] >= 0.05  # the rest is a draw of noise on a few elements
     nulls = [side.concentration.filter(many)["null_share"] for side in (found, walked)]
     assert (nulls[0] - nulls[1]).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("room", [0, 5000])
+def test_without_room_for_it_a_diff_is_the_same(counted, pair_of, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    found = diff(*pair_of())
+    write, refused = os.pwrite, []
+
+    def pwrite(handle: int, data: memoryview, offset: int) -> int:
+        if offset + 8 > room:
+            refused.append(offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data[: room - offset], offset)
+
+    monkeypatch.setattr("os.pwrite", pwrite)
+    walked = diff(*pair_of())
+    assert refused and (room == 0) == (min(refused) == 0)
+    assert_frame_equal(found.concentration.drop("null_share"), walked.concentration.drop("null_share"), rel_tol=1e-12)
+    assert_frame_equal(found.modules, walked.modules)
 
 
 @pytest.mark.parametrize("order", ["top", "bottom"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -148,6 +149,22 @@ def test_checks_the_room_on_the_disk_first(pair_of, tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match="GB are needed"):
         restore(*pair_of(), [0.1, 0.2], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("patch", [False, True])
+def test_what_a_killed_run_left_is_no_reason_to_refuse_the_next(pair_of, tmp_path, monkeypatch, patch: bool) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".0.2{'.patch' if patch else ''}.{platform.node()}-{gone.pid}.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+
+    def room(place: Path) -> object:
+        return shutil._ntuple_diskusage(1, 1, 0 if left.exists() else 1 << 40)
+
+    monkeypatch.setattr("shutil.disk_usage", room)
+    (made,) = restore(*pair_of(), ["0.2"], tmp_path, patch=patch)
+    assert list(tmp_path.iterdir()) == [made]
 
 
 def test_leaves_nothing_when_writing_fails(pair_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 Two 16-bit numbers that training moved a little apart take few different values together: millions of elements are
 some ten thousand distinct pairs (base, tuned), and any ranking, sum or count over elements is one over distinct
 pairs with how often each occurs. So both checkpoints are read once, and all later passes run over the census, which
-lies in a temporary file of about a fiftieth of their size.
+lies in a temporary file of about a fiftieth of their size. The file has no name: when the process ends, however it
+ends, it is gone.
 
 Pairs are kept up to a common sign, on which no score depends. Stretches whose pairs are too many (models far apart,
-32-bit types) have no census: they are read again, tile by tile.
+32-bit types), or for whose census there is no room, are read again, tile by tile.
 """
 
+import errno
 import os
 import tempfile
 import threading
@@ -108,8 +110,13 @@ class Census:
         with self._lock:
             offset, self._end = self._end, self._end + counted.nbytes
         left = counted.data.cast("B")
-        while left:
-            left = left[os.pwrite(self._file.fileno(), left, offset + counted.nbytes - left.nbytes) :]
+        try:
+            while left:
+                left = left[os.pwrite(self._file.fileno(), left, offset + counted.nbytes - left.nbytes) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return None  # without room for it the stretch is read again
         return offset, counted.shape[1]
 
     def _count(self, stretch: Tile) -> npt.NDArray[np.uint32] | None:

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from knowshift.errors import InputError
@@ -82,7 +82,20 @@ def check_targets(tuned: Checkpoint, base: Checkpoint, targets: Sequence[Path]) 
     """
     for target in targets:
         _refuse(target, (base, tuned))
+    clear(targets)
     _check_room(tuned, targets)
+
+
+def clear(targets: Sequence[Path]) -> None:
+    """Remove what killed attempts at ``targets`` left beside them: the room it takes is needed."""
+
+    class Abandoned(Exception):
+        pass
+
+    for target in targets:
+        if target.parent.is_dir():
+            with suppress(Abandoned), atomic_folder(target):
+                raise Abandoned  # a new attempt begins by removing what is left
 
 
 def _refuse(target: Path, sources: Sequence[Checkpoint]) -> None:
