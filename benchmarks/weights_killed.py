@@ -18,8 +18,9 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "weights")]
 
-import tiny  # noqa: E402
 from killing import COMMANDS, Trial  # noqa: E402
+
+import tiny  # noqa: E402
 
 HOW = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGINT)
 

@@ -86,7 +86,7 @@ class Trial:
     def _start(self) -> "subprocess.Popen[bytes]":
         arguments = [sys.executable, "-m", "knowshift", *line(self.command, self.base, self.tuned, self.place / "out")]
         environment = {**os.environ, "TMPDIR": str(self.place / "tmp")}
-        return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)
 
     def _written(self) -> dict[str, str]:
         """Files under their final names by their digest; not the record of the run, which holds times."""

@@ -155,6 +155,16 @@ def test_nan_and_infinity_are_named_and_counted(tmp_path: Path, value: float, si
         Ranking(pair(*folders, "blocks")[0], Rule())
 
 
+@pytest.mark.parametrize("side", ["base", "tuned"])
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
+def test_of_all_65536_patterns_256_are_no_numbers(tmp_path: Path, side: str, arithmetic: str) -> None:
+    every, ones = torch.arange(1 << 16).to(torch.uint16).view(torch.bfloat16), torch.ones(1 << 16).bfloat16()
+    base, tuned = (every, ones) if side == "base" else (ones, every)
+    folders = written(tmp_path / "base", [base]), written(tmp_path / "tuned", [tuned])
+    with pytest.raises(InputError, match=rf"{side}.*'{NAMES[0]}' holds 256 NaN or infinite values"):
+        Ranking(pair(*folders, "blocks")[0], Rule(arithmetic=arithmetic))
+
+
 def test_changes_beyond_float32_are_refused(tmp_path: Path) -> None:
     folders = written(tmp_path / "a", [torch.tensor([0.0, 1.0])]), written(tmp_path / "b", [torch.tensor([1e36, 1.0])])
     with pytest.raises(InputError, match="beyond the range"):

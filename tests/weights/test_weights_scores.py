@@ -87,6 +87,37 @@ def test_bfloat16_scores_equal_torch_for_every_base_value(rank: str) -> None:
         assert [key_score(int(key), rule) for key in keys] == score.float().tolist()
 
 
+# Of each sign and every fourth exponent three mantissas; both zeros, the smallest, 1e-8 as stored, the largest.
+SPREAD = np.array(
+    [
+        sign | exponent << 7 | mantissa
+        for sign in (0, 0x8000)
+        for exponent in range(0, 255, 4)
+        for mantissa in (0, 1, 77)
+    ]
+    + [0x8000, 1, 0x7F, 0x80, 0x322B, 0x322C, 0x322D, 0x7F7F, 0xFF7F],
+    np.uint16,
+)
+
+
+@pytest.mark.parametrize("every", ["base", "tuned"])
+@pytest.mark.parametrize("rank", ["relative", "absolute", "base-magnitude"])
+def test_bfloat16_scores_equal_torch_for_all_65536_patterns(every: str, rank: str) -> None:
+    """Whatever is finite, on either side: the very bits, those of scores beyond the type's range included."""
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    patterns = patterns[np.isfinite(decode(patterns, "BF16"))]
+    assert patterns.size == (1 << 16) - 256
+    rule = Rule(rank, "top" if rank != "base-magnitude" else "bottom", "all", "bfloat16")
+    for few in np.array_split(SPREAD, 12):
+        grid = np.tile(patterns, few.size), np.repeat(few, patterns.size)
+        base, tuned = grid if every == "base" else grid[::-1]
+        values = [decode(side, "BF16") for side in (base, tuned)]
+        keys = fill_keys(*values, rule, "w", 0, np.empty(base.size, np.uint32))
+        sides = [torch.from_numpy(side.view(np.int16)).view(torch.bfloat16) for side in (base, tuned)]
+        score = twin.score(*sides, rank, "bfloat16").abs()
+        assert np.array_equal(keys >> 16, score.view(torch.int16).numpy()) and not (keys & 0xFFFF).any()
+
+
 def test_bfloat16_scores_equal_torch_on_real_magnitudes() -> None:
     generator = torch.Generator().manual_seed(0)
     base = (torch.randn(200_000, generator=generator) * 0.02).bfloat16()
