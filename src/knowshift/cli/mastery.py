@@ -8,6 +8,7 @@ import typer
 from knowshift.cli.app import app
 from knowshift.cli.options import DropOverlaps, Engine, Facts, Limit, Model, Out, Seed, Split, TensorParallel, tell
 from knowshift.errors import InputError
+from knowshift.mastery.levels import Curriculum, read_levels
 
 PANEL = "How facts are asked with --until (default as in DIR, else as in mastery)"
 FROM_RUN = "Needed if DIR holds no run yet."
@@ -81,8 +82,15 @@ def mastery(
 @app.command()
 def select(
     run: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="A mastery run.")],
-    level: Annotated[int, typer.Option(help="Mastery level, 0 to 4.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="train.jsonl", show_default=False)],
+    level: Annotated[
+        str | None,
+        typer.Option(metavar="L", help="Mastery level, 0 to 4; 1-3 or 0,2 for several, as they occur."),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(metavar="L:PARTS,...", help="Levels in given shares: 0:0.5,2:0.5; 0-4 is a fifth of each."),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(metavar="N", help="How many facts, of those scored.", show_default=False)
     ] = None,
@@ -92,6 +100,9 @@ def select(
     ] = None,
     split: Annotated[str, typer.Option(metavar="S", help="The split to choose from.")] = "train",
     domain: Annotated[str, typer.Option(metavar="id|ood", help="The domain to choose from.")] = "id",
+    curriculum: Annotated[
+        Curriculum | None, typer.Option(help="Sort the lines by level, the best or the least known first.")
+    ] = None,
     seed: Seed = 0,
     model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help=FROM_RUN, rich_help_panel=PANEL)] = None,
     facts: Annotated[str | None, typer.Option("--facts", metavar="F", help=FROM_RUN, rich_help_panel=PANEL)] = None,
@@ -129,12 +140,27 @@ def select(
         int | None, typer.Option(min=1, help="Continuations decoded together.", rich_help_panel=PANEL)
     ] = None,
 ) -> None:
-    """An SFT set of one mastery level: topics balanced, smaller sets part of larger ones.
+    """An SFT set by mastery level: topics balanced, smaller sets part of larger ones.
 
-    With --until facts are scored only until enough of the level are found; the set is the one that scoring all of
+    --level takes one level, or several in the shares in which they occur; --mix takes of each level its share, as
+    exactly as whole facts can, and its part of a level is the set --level would give. Lines come in turns of topics
+    and levels; --curriculum sorts them, for train --set train_sampling_strategy=sequential, which keeps a file's order.
+
+    With --until facts are scored only until enough of each level are found; the set is the one that scoring all of
     them would give. Settings of mastery are those of the run in DIR, where it holds one.
     """
     from knowshift import steps
+    from knowshift.mastery.mix import read_mix
+    from knowshift.mastery.select import count_levels
+
+    if (level is None) == (mix is None):
+        raise InputError("give one of --level L and --mix L:PARTS,...")
+    shares = None if mix is None else read_mix(mix)
+    levels = None if level is None else read_levels(level)
+    if curriculum and len(shares or levels or ()) == 1:
+        raise InputError("--curriculum has no effect on a set of one level")
+    what: dict[str, Any] = {"level": levels[0] if levels and len(levels) == 1 else levels, "mix": shares}
+    what |= {"seed": seed, "split": split, "domain": domain, "curriculum": curriculum}
 
     asked: dict[str, Any] = {
         "model": model,
@@ -159,15 +185,16 @@ def select(
             raise InputError(f"--{idle.replace('_', '-')} has no effect without --until")
         if size is None:
             raise InputError("give --size N (of the facts scored) or --until N (score until so many are found)")
-        chosen = steps.select_set(run, out, level=level, size=size, seed=seed, split=split, domain=domain)
+        chosen = steps.select_set(run, out, size=size, **what)
     elif size is not None:
         raise InputError("--size and --until exclude each other")
     else:
         asked["source"] = asked.pop("facts")
-        chosen, found = steps.select_until(
-            run, out, level=level, until=until, seed=seed, split=split, domain=domain, notice=notes.append, **asked
-        )
-        for line in found.lines(level):
-            typer.echo(line)
-    typer.echo(f"{out}: {chosen.height} facts of level {level} over {chosen['topic'].n_unique()} topics")
+        chosen, found = steps.select_until(run, out, until=until, notice=notes.append, **what, **asked)
+        for part, outcome in found.items():
+            for line in outcome.lines(part):
+                typer.echo(line)
+    held = {name: count for name, count in count_levels(chosen).items() if count}
+    of = ", ".join(f"level {name}" + (f": {count}" if len(held) > 1 else "") for name, count in held.items())
+    typer.echo(f"{out}: {chosen.height} facts of {of} over {chosen['topic'].n_unique()} topics")
     tell(notes)

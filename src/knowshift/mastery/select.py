@@ -8,14 +8,20 @@ import polars as pl
 from knowshift.errors import InputError
 from knowshift.facts.fact import DOMAINS, write_jsonl
 from knowshift.facts.prompts import qa_prompt
-from knowshift.mastery.levels import LEVELS
+from knowshift.mastery.levels import LEVELS, spelled
 from knowshift.seeds import derive
 
 
 def select(
-    mastery: pl.DataFrame, *, level: int, size: int, seed: int = 0, split: str = "train", domain: str = "id"
+    mastery: pl.DataFrame,
+    *,
+    level: int | tuple[int, ...],
+    size: int,
+    seed: int = 0,
+    split: str = "train",
+    domain: str = "id",
 ) -> pl.DataFrame:
-    """Choose ``size`` facts of one level for training.
+    """Choose ``size`` facts of one level for training, or of several in the shares in which they occur.
 
     Topics take turns, so their counts differ by one at most until a topic runs out; within a topic the order is
     random under ``seed``. A smaller set is the beginning of a larger one (paper, section 3). ``until.find`` scores
@@ -23,7 +29,7 @@ def select(
 
     Args:
         mastery: the table ``score`` wrote.
-        level: 0 to 4.
+        level: 0 to 4, or several.
         size: how many facts.
         seed: of the random order.
         split: the split to choose from; a table that names no split is used whole.
@@ -35,15 +41,7 @@ def select(
     check_choice(level, domain)
     if size < 1:
         raise InputError(f"--size must be at least 1, not {size}")
-    pool = mastery.filter((pl.col("level") == level) & (pl.col("domain") == domain))
-    if mastery["split"].str.len_bytes().max() != 0:
-        pool = pool.filter(pl.col("split") == split)
-    if pool.height < size:
-        counts = ", ".join(f"{name}: {count}" for name, count in level_counts(mastery, split, domain).items())
-        raise InputError(
-            f"level {level} holds {pool.height} facts of split {split!r} and domain {domain!r}, "
-            f"fewer than --size {size} (by level {counts})"
-        )
+    pool = check_holds(mastery, level, size, f"--size {size}", split, domain)
     order = pool.with_columns(
         draw=pl.Series([fact_rank(seed, fact) for fact in pool["id"]], dtype=pl.UInt64),
         turn_of=pl.Series([topic_rank(seed, topic) for topic in pool["topic"]], dtype=pl.UInt64),
@@ -51,16 +49,43 @@ def select(
     return order.sort("turn", "turn_of", "id").head(size).select(mastery.columns)
 
 
-def check_choice(level: int, domain: str) -> None:
+def check_choice(level: int | tuple[int, ...], domain: str) -> None:
     """Refuse a level or domain that there is not.
 
     Raises:
         InputError: naming the flag.
     """
-    if level not in LEVELS:
-        raise InputError(f"--level must be 0 to 4, not {level}")
+    for one in as_levels(level):
+        if one not in LEVELS:
+            raise InputError(f"--level must be 0 to 4, not {one}")
     if domain not in DOMAINS:
         raise InputError(f"--domain must be {' or '.join(DOMAINS)}, not {domain!r}")
+
+
+def as_levels(level: int | tuple[int, ...]) -> tuple[int, ...]:
+    """One level or several as several."""
+    return (level,) if isinstance(level, int) else level
+
+
+def check_holds(
+    mastery: pl.DataFrame, level: int | tuple[int, ...], size: int, wanted: str, split: str, domain: str
+) -> pl.DataFrame:
+    """The facts of a level, split and domain; in a table that names no split, of any.
+
+    Raises:
+        InputError: if these are fewer than ``size``, which ``wanted`` puts in words.
+    """
+    levels = as_levels(level)
+    pool = mastery.filter(pl.col("level").is_in(levels) & (pl.col("domain") == domain))
+    if mastery["split"].str.len_bytes().max() != 0:
+        pool = pool.filter(pl.col("split") == split)
+    if pool.height < size:
+        counts = ", ".join(f"{name}: {count}" for name, count in level_counts(mastery, split, domain).items())
+        raise InputError(
+            f"level {spelled(levels)} holds {pool.height} facts of split {split!r} and domain {domain!r}, "
+            f"fewer than {wanted} (by level {counts})"
+        )
+    return pool
 
 
 def fact_rank(seed: int, fact: str) -> int:

@@ -12,8 +12,9 @@ import polars as pl
 
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
+from knowshift.mastery.levels import spelled
 from knowshift.mastery.search import Search
-from knowshift.mastery.select import fact_rank, topic_rank
+from knowshift.mastery.select import as_levels, fact_rank, topic_rank
 from knowshift.mastery.share import Share, estimate_share
 from knowshift.progress import bar
 
@@ -42,26 +43,27 @@ class Outcome:
         """For ``run.json``."""
         return asdict(self)
 
-    def lines(self, level: int) -> list[str]:
+    def lines(self, level: int | tuple[int, ...]) -> list[str]:
         """For people: how much was looked at, and how common the level is."""
         value, low, high = (f"{100 * part:.1f} %" for part in (self.share.value, self.share.low, self.share.high))
         whole = "" if self.share_of == self.facts else f", over the {self.share_of} facts of the topics asked"
         interval = "all were looked at" if self.share.low == self.share.high else f"95 % interval {low} to {high}"
         return [
             f"looked at {self.looked} of {self.facts} facts",
-            f"level {level} is {value} of the facts ({interval}{whole})",
+            f"level {spelled(as_levels(level))} is {value} of the facts ({interval}{whole})",
         ]
 
-    def check(self, level: int, split: str, domain: str, run: Path) -> None:
-        """Refuse a search that found too little.
+    def check(self, level: int | tuple[int, ...], split: str, domain: str, run: Path, until: int) -> None:
+        """Refuse a search that found too little for a set of ``until`` facts.
 
         Raises:
             InputError: with the counts.
         """
         if self.found < self.wanted:
+            share = "" if self.wanted == until else f"its {self.wanted} of "
             raise InputError(
-                f"level {level} holds {self.found} facts of split {split!r} and domain {domain!r}, fewer than --until "
-                f"{self.wanted}: all {self.facts} were looked at; they stay scored in {run}"
+                f"level {spelled(as_levels(level))} holds {self.found} facts of split {split!r} and domain {domain!r}, "
+                f"fewer than {share}--until {until}: all {self.facts} were looked at; they stay scored in {run}"
             )
 
 
@@ -82,7 +84,7 @@ def find(
     score: Callable[[Sequence[Fact]], pl.DataFrame],
     facts: Sequence[Fact],
     *,
-    level: int,
+    level: int | tuple[int, ...],
     wanted: int,
     seed: int,
     before: Sequence[Fact] = (),
@@ -97,7 +99,7 @@ def find(
         score: gives the mastery table of facts. It is asked for all facts so far, again and again; those it has
             scored before should cost nothing.
         facts: the candidates.
-        level: 0 to 4.
+        level: 0 to 4, or several.
         wanted: how many.
         seed: of the order, as in ``select``.
         before: facts scored earlier that are to stay in the table, at its beginning.
@@ -109,13 +111,13 @@ def find(
     search = Search(ranked(facts, seed), wanted)
     table = {fact.id: fact for fact in before}
     scored = pl.DataFrame()
-    with bar(f"facts of level {level} found", wanted) as advance:
+    with bar(f"facts of level {spelled(as_levels(level))} found", wanted) as advance:
         while batch := search.next():
             table |= {fact: by_id[fact] for fact in batch if fact not in table}
             scored = score(list(table.values()))
             levels = dict(zip(scored["id"].to_list(), scored["level"].to_list(), strict=True))
             had = search.found
-            search.tell({fact: levels[fact] == level for fact in batch})
+            search.tell({fact: levels[fact] in as_levels(level) for fact in batch})
             advance(search.found - had)
     return scored, search
 

@@ -10,8 +10,8 @@ from knowshift.facts.fact import Fact
 from knowshift.facts.sources import read_facts
 from knowshift.files import check_writable
 from knowshift.generate import load_engine
-from knowshift.mastery.levels import spelled
-from knowshift.mastery.mix import Curriculum, Mix, counts, in_order, select_mix, spelled_mix
+from knowshift.mastery.levels import Curriculum, spelled
+from knowshift.mastery.mix import Mix, counts, in_order, select_mix, spelled_mix
 from knowshift.mastery.score import MasteryOptions, score
 from knowshift.mastery.select import as_levels, check_choice, read_mastery, select, write_training_set
 from knowshift.runs import record
@@ -114,7 +114,9 @@ def select_until(
     ground.check_model(digest)
     wanted = {(one,): count for one, count in counts(mix, until).items() if count} if mix else {_given(level): until}
     resolved = {**ground.resolved(), "split": split, "domain": domain, "until": until}
-    resolved |= {"mix": spelled_mix(mix)} if mix else {"level": level}
+    resolved |= (
+        {"mix": spelled_mix(mix)} if mix else {"level": level if isinstance(level, int) else spelled(_given(level))}
+    )
     with record(run, "select", resolved, seed=ground.options.seed, models={"model": digest}) as entry:
 
         def ask(some: Sequence[Fact]) -> pl.DataFrame:
@@ -131,7 +133,7 @@ def select_until(
         entry |= {"select_seed": seed, "continues": ground.continues}
         entry["search"] = searches if mix else searches.popitem()[1]
     for levels, one in found.items():
-        one.check(levels, split, domain, run)
+        one.check(levels, split, domain, run, until)
     chosen = _chosen(table, level, mix, until, seed, split, domain, curriculum)
     write_training_set(chosen, out)
     return chosen, found
