@@ -14,6 +14,13 @@ class Scheduler(StrEnum):
     cosine = "cosine"
     linear = "linear"
     constant = "constant"
+    constant_with_warmup = "constant_with_warmup"
+    cosine_with_restarts = "cosine_with_restarts"
+    polynomial = "polynomial"
+    inverse_sqrt = "inverse_sqrt"
+    cosine_with_min_lr = "cosine_with_min_lr"
+    cosine_warmup_with_min_lr = "cosine_warmup_with_min_lr"
+    warmup_stable_decay = "warmup_stable_decay"
 
 
 class Form(StrEnum):
@@ -115,7 +122,7 @@ OptionalBase = Annotated[
     typer.Option("--base", metavar="BASE", help="Ask the base too: in the same form, plain, and with solved examples."),
 ]
 Facts = Annotated[str, typer.Option("--facts", metavar="F", show_default=False, help=FACTS)]
-TrainMethod = Annotated[str, typer.Option("--method", metavar="METHOD", help="sft, lora, or several joined by +.")]
+TrainMethod = Annotated[str, typer.Option("--method", metavar="METHOD", help="sft, lora ..., or several joined by +.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where the files go.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same result.")]
 Split = Annotated[str | None, typer.Option("--split", metavar="S", help="Only facts of this split.")]

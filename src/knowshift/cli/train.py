@@ -8,58 +8,125 @@ import typer
 from knowshift.cli.app import app
 from knowshift.cli.options import Model, Scheduler, Seed, TrainMethod
 
+UPDATES, ADAPTER, MORE = "Updates (the defaults are the paper's)", "Adapter", "Everything else"
+
+
+def list_methods(value: bool) -> None:
+    """Print the methods of training and stop."""
+    if value:
+        from rich.console import Console
+
+        from knowshift.train.listing import table
+
+        Console().print(table())
+        raise typer.Exit
+
 
 @app.command()
 def train(
+    context: typer.Context,
     model: Model,
     data: Annotated[
-        Path, typer.Option("--data", metavar="train.jsonl", show_default=False, help="prompt, completion.")
+        Path,
+        typer.Option("--data", metavar="train.jsonl", show_default=False, help="What to learn: prompt, completion."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="CKPT", show_default=False, help="The checkpoint to write.")],
     method: TrainMethod = "sft",
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-5,
-    batch_size: Annotated[int, typer.Option(help="Sequences for one update.")] = 8,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 1.0,
-    max_steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.")] = None,
-    scheduler: Annotated[Scheduler, typer.Option(help="How the learning rate falls.")] = Scheduler.cosine,
-    warmup: Annotated[float, typer.Option(help="Steps, or below 1 a share of all steps.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 0.0,
-    max_grad_norm: Annotated[float, typer.Option(help="Gradients are clipped to this norm; 0: never.")] = 1.0,
-    bf16: Annotated[
-        bool | None, typer.Option("--bf16/--fp32", help="bfloat16 autocast. (default where the processor has it)")
+    methods: Annotated[
+        bool,
+        typer.Option(
+            "--methods",
+            callback=list_methods,
+            is_eager=True,
+            help="List all methods with their options and sources.",
+        ),
+    ] = False,
+    lora_rank: Annotated[int | None, typer.Option(rich_help_panel=ADAPTER, help="Rank of the adapter.")] = None,
+    lora_alpha: Annotated[float | None, typer.Option(rich_help_panel=ADAPTER, help="Scale of the adapter.")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(rich_help_panel=ADAPTER, help="Dropout on the adapter.")] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(rich_help_panel=ADAPTER, help="Modules, separated by commas.")
     ] = None,
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, more time.")] = False,
-    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Scale of the adapter.")] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help="Dropout on the adapter.")] = None,
-    lora_targets: Annotated[str | None, typer.Option(help="Modules, separated by commas.")] = None,
-    merge: Annotated[bool, typer.Option(help="With lora: write a full checkpoint.")] = False,
+    merge: Annotated[
+        bool, typer.Option(rich_help_panel=ADAPTER, help="With an adapter: write a full checkpoint.")
+    ] = False,
+    learning_rate: Annotated[float, typer.Option(rich_help_panel=UPDATES, help="Highest learning rate.")] = 1e-5,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=UPDATES, help="Sequences at a time on one device.")] = 8,
+    epochs: Annotated[float, typer.Option(rich_help_panel=UPDATES, help="Passes over the data.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(rich_help_panel=UPDATES, help="Updates, in place of epochs.")] = None,
+    scheduler: Annotated[
+        Scheduler,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=UPDATES,
+            help="How the learning rate falls: cosine, linear, constant, cosine_with_restarts ...",
+        ),
+    ] = Scheduler.cosine,
+    warmup: Annotated[
+        float, typer.Option(rich_help_panel=UPDATES, help="Steps, or below 1 a share of all steps.")
+    ] = 0.0,
+    weight_decay: Annotated[float, typer.Option(rich_help_panel=UPDATES, help="AdamW's.")] = 0.0,
+    max_grad_norm: Annotated[
+        float, typer.Option(rich_help_panel=UPDATES, help="Gradients are clipped to this norm; 0: never.")
+    ] = 1.0,
+    bf16: Annotated[
+        bool | None,
+        typer.Option(
+            "--bf16/--fp32",
+            rich_help_panel=UPDATES,
+            help="bfloat16 autocast over float32 weights. (default where the processor has it)",
+        ),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(rich_help_panel=UPDATES, help="Less memory, more time.")
+    ] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            rich_help_panel=MORE,
+            help="An option of a method (lora.rank=8), or any setting of TRL's SFTConfig and transformers' "
+            "TrainingArguments by its own name (optim=adafactor). Values may be JSON. May be repeated.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.yaml",
+            rich_help_panel=MORE,
+            help="Options from a YAML file, or from the run.json of an earlier run; flags go before it.",
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Fine-tune on prompt/completion pairs with TRL; the defaults are the paper's."""
-    from knowshift import steps
-    from knowshift.train.options import TrainOptions
+    """Fine-tune a model on what it shall answer. The trainer is TRL's, the defaults are the paper's.
 
-    lora = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "targets": lora_targets}
-    folder = steps.train(
-        TrainOptions(
-            model=model,
-            data=data,
-            out=out,
-            method=method,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            epochs=epochs,
-            max_steps=max_steps,
-            scheduler=scheduler.value,
-            warmup=warmup,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            seed=seed,
-            bf16=bf16,
-            gradient_checkpointing=gradient_checkpointing,
-            merge=merge,
-            set={f"lora.{name}": value for name, value in lora.items() if value is not None},
-        )
-    )
-    typer.echo(f"{folder}")
+    [bold]All weights:[/]  knowshift train MODEL --data train.jsonl --out tuned
+
+    [bold]An adapter:[/]  ... --method lora --set lora.rank=8 [--merge]
+
+    [bold]Anything TRL can:[/]  ... --set optim=adafactor --set gradient_accumulation_steps=4
+
+    [bold]The same again:[/]  knowshift train MODEL --data train.jsonl --out again --config tuned/run.json
+
+    A line of train.jsonl is {"prompt": ..., "completion": ...}; the loss is on the completion and its end alone.
+    CKPT is a Hugging Face checkpoint with train_log.parquet (a row a step), run.json and a card.
+    """
+    from knowshift import steps
+    from knowshift.train.settings import gathered
+
+    lora = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+    flags = {
+        name.replace("_", ".", 1) if name in lora else name: value
+        for name, value in context.params.items()
+        if name not in ("methods", "sets", "config") and _given(context, name)
+    }
+    typer.echo(f"{steps.train(gathered(flags, sets or [], config))}")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether a flag stood on the command line, so that a file's value yields to it."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,14 +1,31 @@
 """Everything a training run depends on, checked before anything is loaded."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from knowshift.errors import InputError
 from knowshift.settings import Settings
+from knowshift.train import trl_settings
 from knowshift.train.methods import chosen, trains_adapter
 from knowshift.train.methods.method import Method
+
+# What transformers can run without an evaluation set.
+SCHEDULERS = Literal[
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "cosine_with_restarts",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+]
 
 
 class TrainOptions(Settings):
@@ -23,12 +40,14 @@ class TrainOptions(Settings):
     data: Path = Field(description='JSONL with "prompt" and "completion"')
     out: Path = Field(description="the checkpoint folder to write")
     method: str = Field(default="sft", description="one of knowshift.train.methods, or several joined by +")
-    set: dict[str, Any] = Field(default={}, description="options of methods, as METHOD.OPTION")
+    set: dict[str, Any] = Field(
+        default={}, description="options of methods as METHOD.OPTION, and of TRL's SFTConfig by their own names"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=8, ge=1, description="sequences for one update")
+    batch_size: int = Field(default=8, ge=1, description="sequences at a time on one device")
     epochs: float = Field(default=1, gt=0, allow_inf_nan=False)
     max_steps: int | None = Field(default=None, ge=1, description="updates, in place of epochs")
-    scheduler: Literal["cosine", "linear", "constant"] = Field(default="cosine")
+    scheduler: SCHEDULERS = Field(default="cosine")
     warmup: float = Field(default=0, ge=0, allow_inf_nan=False, description="steps, or below 1 a share of all steps")
     weight_decay: float = Field(default=0, ge=0, allow_inf_nan=False)
     max_grad_norm: float = Field(default=1, ge=0, allow_inf_nan=False, description="0 does not clip")
@@ -36,6 +55,28 @@ class TrainOptions(Settings):
     bf16: bool | None = Field(default=None, description="bfloat16 autocast; by default where the processor has it")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a quarter more time")
     merge: bool = Field(default=False, description="write a full checkpoint instead of an adapter")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_own_name(cls, values: Any) -> Any:
+        """What ``set`` holds under the name of an option, TRL's or ours, is that option."""
+        if not isinstance(values, dict) or not isinstance(values.get("set"), Mapping):
+            return values
+        values, rest = dict(values), {}
+        for key, value in values.pop("set").items():
+            name = own_name(key)
+            if name not in cls.model_fields:
+                rest[key] = value
+            elif name in values:
+                raise InputError(f"--set {key}: given twice")
+            else:
+                values[name] = value
+        return {**values, "set": rest}
+
+    @field_validator("set")
+    @classmethod
+    def _in_trl_s_types(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value if "." in key else _trl_value(key, value) for key, value in values.items()}
 
     @model_validator(mode="after")
     def _check_methods(self) -> Self:
@@ -46,17 +87,33 @@ class TrainOptions(Settings):
 
     def methods(self) -> list[Method]:
         """The methods with their options, checked."""
-        return chosen(self.method, self.set)
+        return chosen(self.method, {key: value for key, value in self.set.items() if "." in key})
 
     def settings(self) -> dict[str, Any]:
         """The options as plain values, every option of the methods among them."""
         values = self.model_dump(mode="json")
-        if not trains_adapter(self.methods()):
+        methods = self.methods()
+        if not trains_adapter(methods):
             del values["merge"]
-        names = self.method.split("+")
-        values["set"] = {
+        names = [name.strip() for name in self.method.split("+")]
+        values["set"] |= {
             f"{name}.{option}": value
-            for name, method in zip(names, self.methods(), strict=True)
+            for name, method in zip(names, methods, strict=True)
             for option, value in method.model_dump(mode="json").items()
         }
         return values
+
+
+def own_name(key: str) -> str:
+    """Our name of an option that TRL calls ``key``; any other key as it is."""
+    return trl_settings.ALIASES.get(key, key)
+
+
+def _trl_value(key: str, value: Any) -> Any:
+    if reason := trl_settings.reserved(key):
+        raise InputError(f"--set {key}: cannot be set: {reason}")
+    known = trl_settings.fields()
+    if key not in known:
+        near = get_close_matches(key, [*TrainOptions.model_fields, *known], n=3)
+        raise InputError(f"--set {key}: unknown" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    return trl_settings.checked(key, value)

@@ -24,6 +24,7 @@ from knowshift.train.data import check_pairs, read_pairs, to_dataset
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method, Run
 from knowshift.train.options import TrainOptions
+from knowshift.train.trl_settings import refusals, sft_config
 
 
 def train(options: TrainOptions) -> Path:
@@ -72,40 +73,6 @@ def train(options: TrainOptions) -> Path:
     return options.out
 
 
-def sft_config(options: TrainOptions, folder: Path) -> Any:
-    """The options as TRL's own settings; ``folder`` is scratch space.
-
-    Checkpointing of activations (TRL's default) is off: it recomputes each forward pass to save memory. Nothing is
-    truncated, because lengths were checked. Nothing is reported to other services.
-    """
-    from trl import SFTConfig
-
-    device = models.default_device()
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=options.batch_size,
-        num_train_epochs=options.epochs,
-        max_steps=options.max_steps or -1,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.scheduler,
-        warmup_steps=options.warmup,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        seed=options.seed,
-        bf16=bool(options.bf16),
-        gradient_checkpointing=options.gradient_checkpointing,
-        completion_only_loss=True,
-        max_length=None,
-        use_cpu=device.type == "cpu",
-        dataloader_pin_memory=device.type == "cuda",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-
-
 def context_length(base: Path, tokenizer: Any) -> int:
     """The longest sequence, in tokens, that both the model and its tokenizer accept."""
     from transformers import AutoConfig
@@ -139,15 +106,15 @@ def _trained(run: Run, methods: Sequence[Method]) -> Any:
             for method in methods:
                 method.prepare(model, run)
                 arguments |= method.arguments(model, run)
-            trainer = Trainer(
-                model,
-                args=sft_config(run.options, Path(scratch)),
-                train_dataset=to_dataset(run.pairs),
-                processing_class=run.tokenizer,
-                callbacks=[Watch(stack)],
-                keepers=[keeper for method in methods if (keeper := method.keeper(run))],
-                **arguments,
-            )
+            arguments |= {
+                "args": sft_config(run.options, Path(scratch)),
+                "train_dataset": to_dataset(run.pairs),
+                "processing_class": run.tokenizer,
+                "callbacks": [Watch(stack)],
+                "keepers": [keeper for method in methods if (keeper := method.keeper(run))],
+            }
+            with refusals():
+                trainer = Trainer(model, **arguments)
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         finally:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTTrainer
 
 from knowshift.train.methods.method import Keeper
+from knowshift.train.trl_settings import refusals
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
@@ -45,6 +46,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
             for keeper in self.keepers:
                 keeper.before_update(model)
         return loss
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The optimizer of ``optim``, whose library may be missing or whose arguments wrong."""
+        with refusals():
+            optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """The scheduler of ``lr_scheduler_type``, whose arguments may be wrong."""
+        with refusals():
+            return super().create_scheduler(*args, **kwargs)
 
 
 class _Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
