@@ -30,16 +30,27 @@ def slow_mean(values, strata, groups):
     return sum(sum(inner) / len(inner) for inner in means) / len(means)
 
 
-def slow_interval(values, strata, groups, resamples, seed):
-    """The stratified bootstrap written out: draw rows within each cell, take the mean, repeat."""
+def slow_interval(values, strata, groups, resamples, seed, ends=None):
+    """The stratified bootstrap written out: draw rows of each cell, or an end of the scale, widen, take the mean."""
     generator = np.random.default_rng(seed)
     cells = {}
     for index, key in enumerate(zip(groups, strata, strict=True)):
-        cells.setdefault(key, []).append(index)
+        cells.setdefault(key, []).append(values[index])
+    pseudo = 0.0 if ends is None else 0.5 / len(cells)
     drawn = []
     for _ in range(resamples):
-        rows = np.concatenate([generator.choice(cell, size=len(cell)) for cell in cells.values()])
-        drawn.append(slow_mean(values[rows], strata[rows], groups[rows]))
+        rows, own_strata, own_groups = [], [], []
+        for (group, stratum), cell in cells.items():
+            size = len(cell)
+            chances = np.array([1.0] * size + [pseudo] * 2 * (ends is not None))
+            pool = np.array([*cell, *(ends or ())])
+            centre = (pool * chances).sum() / chances.sum()
+            sample = generator.choice(pool, size, p=chances / chances.sum())
+            mean = sample.mean() if size == 1 else centre + (sample.mean() - centre) * math.sqrt(size / (size - 1))
+            rows.append(mean)
+            own_strata.append(stratum)
+            own_groups.append(group)
+        drawn.append(slow_mean(rows, own_strata, own_groups))
     return np.quantile(drawn, [0.025, 0.975])
 
 
@@ -49,15 +60,34 @@ def mixed(seed, size, distinct):
     return values, generator.integers(0, 4, size), generator.integers(0, 2, size)
 
 
+@pytest.mark.parametrize("ends", [None, (-9.0, 9.0)], ids=["no ends", "ends"])
 @pytest.mark.parametrize("distinct", [False, True], ids=["few values", "many values"])
-def test_bootstrap_equals_its_slow_twin(distinct):
-    values, strata, groups = mixed(3, 240, distinct)
-    fast = bootstrap_mean(values, strata, groups, resamples=20_000)
+def test_bootstrap_equals_its_slow_twin(distinct, ends):
+    values, strata, groups = mixed(3, 50, distinct)  # about six in a cell, so that what is put right there shows
+    fast = bootstrap_mean(values, strata, groups, ends=ends, resamples=20_000)
     assert fast.value == pytest.approx(slow_mean(values, strata, groups), abs=1e-12)
-    low, high = slow_interval(values, strata, groups, 4000, seed=1)
+    low, high = slow_interval(values, strata, groups, 6000, seed=1, ends=ends)
     width = high - low
-    assert fast.low == pytest.approx(low, abs=0.06 * width)
-    assert fast.high == pytest.approx(high, abs=0.06 * width)
+    assert fast.low == pytest.approx(low, abs=0.03 * width)
+    assert fast.high == pytest.approx(high, abs=0.03 * width)
+
+
+def test_booleans_bring_their_ends_along():
+    values, strata, groups = mixed(3, 50, distinct=False)
+    hits = values > 0
+    assert bootstrap_mean(hits, strata, groups) == bootstrap_mean(values, strata, groups, ends=(0, 1))
+    assert bootstrap_mean(hits, strata, groups) != bootstrap_mean(values, strata, groups)
+    other = np.roll(hits, 1)
+    assert paired_difference(hits, other) == bootstrap_mean(other.astype(float) - hits, ends=(-1, 1))
+
+
+def test_where_nothing_changed_the_interval_is_no_point():
+    few, many = (paired_difference([True] * size, [True] * size) for size in (20, 2000))
+    for estimate in (few, many):
+        assert estimate.low < estimate.value == 0.0 < estimate.high
+    assert few.high - few.low > 10 * (many.high - many.low)
+    assert bootstrap_mean([True] * 20).high == 1.0
+    assert bootstrap_mean([2.5] * 20).low == 2.5  # of a scale without ends nothing more can be said
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.sampled_from("ab")), min_size=1, max_size=40))
@@ -92,18 +122,28 @@ def test_pairing_narrows_the_interval():
     assert paired.high - paired.low < 0.6 * (apart.high - apart.low)
 
 
-def test_paired_interval_covers_the_truth_19_times_in_20():
+@pytest.mark.parametrize(
+    ("sizes", "lost", "gained"),
+    [
+        ([30] * 5, 0.25, 0.1),
+        ([5] * 5, 0.25, 0.1),
+        ([10] * 5, 0.05, 0.02),
+        ([10] * 5, 0.1, 0.1),  # no true change
+        ([20, 12, 10, 5, 3], 0.25, 0.1),
+    ],
+)
+def test_paired_interval_covers_the_truth_19_times_in_20(sizes, lost, gained):
     generator = np.random.default_rng(11)
-    strata = np.repeat(np.arange(5), 60)
-    groups = np.tile(np.repeat(["id", "ood"], 30), 5)
-    known = np.linspace(0.1, 0.9, 5)[strata]
-    lost, gained = 0.25, 0.1
-    truth = float(np.mean([(1 - p) * gained - p * lost for p in np.linspace(0.1, 0.9, 5)]))
+    chances = np.linspace(0.1, 0.9, 5)
+    strata = np.tile(np.repeat(np.arange(5), sizes), 2)
+    groups = np.repeat(["id", "ood"], sum(sizes))
+    known = chances[strata]
+    truth = float(np.mean((1 - chances) * gained - chances * lost))
     covered = 0
-    trials = 1200
+    trials = 1500
     for trial in range(trials):
-        before = generator.random(300) < known
-        after = np.where(before, generator.random(300) >= lost, generator.random(300) < gained)
+        before = generator.random(len(known)) < known
+        after = np.where(before, generator.random(len(known)) >= lost, generator.random(len(known)) < gained)
         estimate = paired_difference(before, after, strata, groups, seed=trial, resamples=400)
         covered += estimate.low <= truth <= estimate.high
     assert 0.93 <= covered / trials <= 0.97

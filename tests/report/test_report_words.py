@@ -74,7 +74,7 @@ def test_identical_models_are_said_not_to_differ(tmp_path: Path) -> None:
     write_json(run / "metrics.json", metrics)
     opened = Run.open(run)
     accuracy, facts, *_ = headline.numbers(opened)
-    assert "not resolved at this sample size: 0.0 points (0.0 to 0.0)" in accuracy.note
+    assert "not resolved at this sample size: 0.0 points (−" in accuracy.note
     assert facts.figure == "0 lost, 0 gained" and "no net change resolved" in facts.note
     text = " ".join(headline.sentences(opened))
     assert text.count("did not move measurably") == 2

@@ -24,6 +24,7 @@ from knowshift.measure.statistics import RESAMPLES, bootstrap_mean
 from knowshift.measure.strata import domains, level_column, missing_levels, with_strata
 
 FIGURES = ("kl_tuned_base", "kl_base_tuned", "top1_agree")
+ENDS = {"top1_agree": (0.0, 1.0)}
 PARTS = ("prompt", "answer", "end")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 MOVED_MOST = 25
@@ -103,19 +104,15 @@ def summarise(table: pl.DataFrame, *, seed: int = 0, resamples: int = RESAMPLES)
         and its mean in each level; ``quantiles`` over facts.
     """
 
-    def means(rows: pl.DataFrame) -> dict[str, Any]:
+    def means(rows: pl.DataFrame, strata: pl.Series | None = None) -> dict[str, Any]:
         return {
-            name: bootstrap_mean(rows[name].to_numpy(), seed=seed, resamples=resamples).to_json() for name in FIGURES
+            name: bootstrap_mean(rows[name], strata, ends=ENDS.get(name), seed=seed, resamples=resamples).to_json()
+            for name in FIGURES
         }
 
     def over_levels(rows: pl.DataFrame) -> dict[str, Any] | None:
         scored = with_strata(rows.drop_nulls("level"))
-        if scored.is_empty():
-            return None
-        return {
-            name: bootstrap_mean(scored[name], scored["stratum"], seed=seed, resamples=resamples).to_json()
-            for name in FIGURES
-        }
+        return None if scored.is_empty() else means(scored, scored["stratum"])
 
     facts, by_domain = table.height, {}
     for domain in domains(table):
