@@ -9,6 +9,7 @@ from math import prod
 from knowshift.errors import InputError
 from knowshift.weights.bits import Bits, recast
 from knowshift.weights.checkpoint import FLOATS, Checkpoint
+from knowshift.weights.experts import forms_differ, rearranged
 from knowshift.weights.header import Tensor
 from knowshift.weights.matching import listed, match
 from knowshift.weights.regions import Place, classify, selector
@@ -66,12 +67,13 @@ class Pair:
 def pair(base: Checkpoint, tuned: Checkpoint, region: str = "all") -> tuple[list[Pair], list[str]]:
     """The tensors of ``region`` in both checkpoints, in the tuned checkpoint's order.
 
-    Names are matched as ``matching.match`` says. Embeddings and heads with more rows on one side, as after new
-    tokens or padding, are compared in the rows that both have; the others stay as they are in the tuned model.
-    Where types differ, base's values are compared, and put back, in the tuned type.
+    Names are matched as ``matching.match`` says, experts whether stacked or not (``experts``). Embeddings and heads
+    with more rows on one side, as after new tokens or padding, are compared in the rows that both have; the others
+    stay as they are in the tuned model. Where types differ, base's values are compared, and put back, in the tuned
+    type.
 
     Returns:
-        The pairs, and notes for the user on tied heads, rows without counterpart and differing types.
+        The pairs, and notes for the user on tied heads, experts, rows without counterpart and differing types.
 
     Raises:
         InputError: naming the tensors that only one side has, that differ in shape, or whose type cannot be
@@ -79,8 +81,13 @@ def pair(base: Checkpoint, tuned: Checkpoint, region: str = "all") -> tuple[list
     """
     inside = selector(region)
     matched = match(base.tensors, tuned.tensors)
+    mixed = forms_differ(matched.missing, matched.extra)
+    arranged = rearranged(base, tuned, matched.missing, matched.extra)
+    if arranged is not base:
+        base, matched = arranged, match(arranged.tensors, tuned.tensors)
+        matched.notes.append("base stores experts in another form: they are compared in the tuned model's")
     if matched.missing or matched.extra:
-        raise InputError(_unmatched(base, tuned, matched.missing, matched.extra))
+        raise InputError(_unmatched(base, tuned, matched.missing, matched.extra, mixed))
     notes = matched.notes
     pairs: list[Pair] = []
     casts: dict[tuple[str, str], list[str]] = {}
@@ -125,7 +132,7 @@ def _resized(left: Tensor, right: Tensor, place: Place, outside_of: str | None) 
     return f"{what}: the first {common} rows are compared, the other {more - common} {rest}"
 
 
-def _unmatched(base: Checkpoint, tuned: Checkpoint, missing: list[str], extra: list[str]) -> str:
+def _unmatched(base: Checkpoint, tuned: Checkpoint, missing: list[str], extra: list[str], mixed: bool) -> str:
     for tensor in (*tuned.tensors.values(), *base.tensors.values()):
         # A quantized model differs in its tensors' names too, but that is not what is wrong with it.
         quantized = tensor.dtype not in (*FLOATS, *_UNPACKED)
@@ -137,6 +144,11 @@ def _unmatched(base: Checkpoint, tuned: Checkpoint, missing: list[str], extra: l
     if extra:
         faults.append(f"{listed(extra)} not in {base.folder}")
     hint = ": an adapter that was not merged" if any(".lora_" in name for name in (*missing, *extra)) else ""
+    if mixed:
+        hint = (
+            ": experts are stored one by one in one model and stacked in the other, in a way that does not fit: load "
+        )
+        hint += "both with one version of transformers and save them again"
     return f"{tuned.folder}: {'; '.join(faults)}{hint}"
 
 

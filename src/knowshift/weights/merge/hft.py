@@ -11,14 +11,14 @@ its bias; of an odd number the larger half goes back in a random half of the blo
 smaller in the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from knowshift.seeds import derive
 from knowshift.weights.merge.method import Make
 from knowshift.weights.merge.reset import resetting
 from knowshift.weights.pairing import Pair
-from knowshift.weights.regions import Kind
+from knowshift.weights.regions import Kind, Place
 
 Category = tuple[Kind, int]
 
@@ -35,30 +35,37 @@ class Hft:
 
     def prepare(self, pairs: Sequence[Pair], seed: int) -> Make:
         """The new bits of a tile."""
-        units: dict[Category, set[str]] = {}
-        for pair in pairs:
-            if category := _category(pair):
-                units.setdefault(category, set()).add(_unit(pair))
-        chosen = {
-            (category, unit)
-            for category, count in _counts(units, seed).items()
-            for unit in _drawn(units[category], seed, *category)[:count]
-        }
-        return resetting(
-            [
-                (category := _category(pair)) is not None and ((category, _unit(pair)) in chosen) != self.inverse
-                for pair in pairs
-            ]
-        )
+        places = {pair.name: pair.place for pair in pairs}
+        drawn = half(places, seed)
+        return resetting([pair.place.layer is not None and (pair.name in drawn) != self.inverse for pair in pairs])
 
 
-def _category(pair: Pair) -> Category | None:
-    return None if pair.place.layer is None else (pair.place.kind, pair.place.layer)
+def half(places: Mapping[str, Place], seed: int) -> set[str]:
+    """The names of a random half of the tensors of every block.
+
+    Args:
+        places: where each tensor belongs, by name.
+        seed: what is drawn depends on it and on the names alone.
+    """
+    units: dict[Category, set[str]] = {}
+    for name, place in places.items():
+        if place.layer is not None:
+            units.setdefault((place.kind, place.layer), set()).add(_unit(name))
+    chosen = {
+        (category, unit)
+        for category, count in _counts(units, seed).items()
+        for unit in _drawn(units[category], seed, *category)[:count]
+    }
+    return {
+        name
+        for name, place in places.items()
+        if place.layer is not None and ((place.kind, place.layer), _unit(name)) in chosen
+    }
 
 
-def _unit(pair: Pair) -> str:
+def _unit(name: str) -> str:
     """A weight and its bias have one name."""
-    return pair.name.removesuffix(".weight").removesuffix(".bias")
+    return name.removesuffix(".weight").removesuffix(".bias")
 
 
 def _counts(units: dict[Category, set[str]], seed: int) -> dict[Category, int]:
