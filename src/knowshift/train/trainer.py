@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTTrainer
 
+from knowshift.errors import InputError
 from knowshift.train.methods.method import Keeper
+from knowshift.train.resumable import Resumable
 from knowshift.train.trl_settings import refusals
 
 
-class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
-    """Without keepers it trains as ``trl.SFTTrainer`` does, bit for bit."""
+class Trainer(Resumable):
+    """Without keepers it trains as ``trl.SFTTrainer`` does, bit for bit.
 
-    def __init__(self, *args: Any, keepers: Sequence[Keeper] = (), **kwargs: Any) -> None:
+    Args:
+        keepers: called in this order.
+        adamw: a class to use in the place of ``torch.optim.AdamW``, and what it takes beside AdamW's own settings.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        keepers: Sequence[Keeper] = (),
+        adamw: tuple[type[torch.optim.AdamW], dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.adamw = adamw
         super().__init__(*args, **kwargs)
         self.keepers = list(keepers)
+        if self.is_deepspeed_enabled and any(keeper.edits for keeper in self.keepers):
+            raise InputError("this --method changes weights or gradients in place, which DeepSpeed hides: use FSDP2")
         self.add_callback(_Turns(self))
 
     def compute_loss(
@@ -33,10 +49,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
         if not model.training:
             return result
         loss, rest = (result[0], result[1:]) if return_outputs else (result, ())
+        # As TRL weights its own: tokens are counted over all processes, of whose gradients the mean is taken.
+        everywhere = num_items_in_batch is not None and self.args.average_tokens_across_devices
+        processes = self.accelerator.num_processes // self.get_tp_size() if everywhere else 1
         for keeper in self.keepers:
             term = keeper.loss(model, inputs, num_items_in_batch)
             if term is not None:
-                loss = loss + term
+                loss = loss + term * processes
         return (loss, *rest) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -50,6 +69,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is untyped here
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer of ``optim``, whose library may be missing or whose arguments wrong."""
         with refusals():
+            if self.adamw is not None:
+                own, more = self.adamw
+                usual, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+                if usual is not torch.optim.AdamW:
+                    raise InputError(f"--set optim={self.args.optim.value}: the method needs torch's AdamW")
+                self.optimizer_cls_and_kwargs = (own, settings | more)
             optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         return optimizer
 
@@ -68,6 +93,11 @@ class _Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         for keeper in self.trainer.keepers:
             keeper.begin(self.trainer.model_wrapped, self.trainer.optimizer)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for keeper in self.trainer.keepers:
+            # The share of an epoch is a quotient of counts, whole ones among them.
+            keeper.begin_update(self.trainer.model_wrapped, state.global_step, math.floor((state.epoch or 0) + 1e-9))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -11,6 +11,10 @@ from knowshift.train.methods.method import Method
 METHODS = {
     "sft": "sft.Sft",
     "lora": "lora.Lora",
+    "mofo": "mofo.Mofo",
+    "freeze": "freeze.Freeze",
+    "hft": "hft.Hft",
+    "l2-sp": "l2_sp.L2Sp",
 }
 
 
