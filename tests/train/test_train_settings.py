@@ -46,6 +46,7 @@ def test_settings_of_trl_have_their_own_types(text: str, value: object) -> None:
         ("num_train_epochs=3", "epochs", 3),
         ("epochs=3", "epochs", 3),
         ("per_device_train_batch_size=2", "batch_size", 2),
+        ("batch_size=2", "batch_size", 2),
         ("lr_scheduler_type=cosine_with_restarts", "scheduler", "cosine_with_restarts"),
         ("warmup_steps=0.1", "warmup", 0.1),
         ("activation_checkpointing=true", "gradient_checkpointing", True),
@@ -245,3 +246,11 @@ def test_what_trl_refuses_is_one_line(
     line = refused(capsys, *command)
     assert message in line and "--set" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_the_batch_of_a_device_times_the_steps_of_an_update_is_ours() -> None:
+    options = gathered(FLAGS, ["gradient_accumulation_steps=3", "per_device_train_batch_size=2"])
+    assert options.batch_size == 6
+    assert trl_settings.sft_config(options, Path("x")).per_device_train_batch_size == 2
+    with pytest.raises(InputError, match="--batch-size 8: .* take a multiple of 3"):
+        trl_settings.sft_config(gathered(FLAGS, ["gradient_accumulation_steps=3"]), Path("x"))

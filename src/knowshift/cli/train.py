@@ -9,6 +9,7 @@ from knowshift.cli.app import app
 from knowshift.cli.options import Model, Scheduler, Seed, TrainMethod
 
 UPDATES, ADAPTER, MORE = "Updates (the defaults are the paper's)", "Adapter", "Everything else"
+RESUME = "Checkpoints on the way"
 
 
 def list_methods(value: bool) -> None:
@@ -51,7 +52,9 @@ def train(
         bool, typer.Option(rich_help_panel=ADAPTER, help="With an adapter: write a full checkpoint.")
     ] = False,
     learning_rate: Annotated[float, typer.Option(rich_help_panel=UPDATES, help="Highest learning rate.")] = 1e-5,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=UPDATES, help="Sequences at a time on one device.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(rich_help_panel=UPDATES, help="Sequences for one update, over all devices.")
+    ] = 8,
     epochs: Annotated[float, typer.Option(rich_help_panel=UPDATES, help="Passes over the data.")] = 1.0,
     max_steps: Annotated[int | None, typer.Option(rich_help_panel=UPDATES, help="Updates, in place of epochs.")] = None,
     scheduler: Annotated[
@@ -99,6 +102,23 @@ def train(
             help="Options from a YAML file, or from the run.json of an earlier run; flags go before it.",
         ),
     ] = None,
+    save_steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=RESUME,
+            help="A checkpoint every N steps; 0: none. (default every 5 minutes, less often where they take long)",
+        ),
+    ] = None,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume-from",
+            metavar="CHECKPOINT",
+            rich_help_panel=RESUME,
+            help="Go on from the checkpoint of another run.",
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Fine-tune a model on what it shall answer. The trainer is TRL's, the defaults are the paper's.
@@ -112,6 +132,8 @@ def train(
     [bold]The same again:[/]  knowshift train MODEL --data train.jsonl --out again --config tuned/run.json
 
     A line of train.jsonl is {"prompt": ..., "completion": ...}; the loss is on the completion and its end alone.
+    Killed at any moment, the same command goes on where it was; what it kept for that is removed at the end.
+
     CKPT is a Hugging Face checkpoint with train_log.parquet (a row a step), run.json and a card.
     """
     from knowshift import steps

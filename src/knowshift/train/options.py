@@ -44,7 +44,7 @@ class TrainOptions(Settings):
         default={}, description="options of methods as METHOD.OPTION, and of TRL's SFTConfig by their own names"
     )
     learning_rate: float = Field(default=1e-5, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=8, ge=1, description="sequences at a time on one device")
+    batch_size: int = Field(default=8, ge=1, description="sequences for one update, over all devices")
     epochs: float = Field(default=1, gt=0, allow_inf_nan=False)
     max_steps: int | None = Field(default=None, ge=1, description="updates, in place of epochs")
     scheduler: SCHEDULERS = Field(default="cosine")
@@ -55,6 +55,10 @@ class TrainOptions(Settings):
     bf16: bool | None = Field(default=None, description="bfloat16 autocast; by default where the processor has it")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a quarter more time")
     merge: bool = Field(default=False, description="write a full checkpoint instead of an adapter")
+    save_steps: int | None = Field(
+        default=None, ge=0, description="steps between checkpoints, 0: none; by default by the clock and their cost"
+    )
+    resume_from: Path | None = Field(default=None, description="a checkpoint, perhaps of another run, to go on from")
 
     @model_validator(mode="before")
     @classmethod
@@ -62,15 +66,19 @@ class TrainOptions(Settings):
         """What ``set`` holds under the name of an option, TRL's or ours, is that option."""
         if not isinstance(values, dict) or not isinstance(values.get("set"), Mapping):
             return values
-        values, rest = dict(values), {}
+        values, rest, share = dict(values), {}, None
         for key, value in values.pop("set").items():
             name = own_name(key)
             if name not in cls.model_fields:
                 rest[key] = value
             elif name in values:
                 raise InputError(f"--set {key}: given twice")
+            elif key == "per_device_train_batch_size":
+                share = trl_settings.checked(key, value)
             else:
                 values[name] = value
+        if share is not None:  # ours are the sequences of one update
+            values["batch_size"] = share * trl_settings.parts(rest)
         return {**values, "set": rest}
 
     @field_validator("set")

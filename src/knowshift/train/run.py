@@ -20,6 +20,8 @@ from knowshift.models import contents
 from knowshift.models.write import write_like
 from knowshift.progress import console
 from knowshift.runs import record
+from knowshift.train import processes
+from knowshift.train.checkpoints import PREFIX, Checkpoints, alone, asked_for, disk_watched, made_from
 from knowshift.train.data import check_pairs, read_pairs, to_dataset
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method, Run
@@ -39,38 +41,68 @@ def train(options: TrainOptions) -> Path:
     for package in ("trl", "peft", "accelerate", "datasets"):
         if importlib.util.find_spec(package) is None:
             raise missing_extra(package, "train")
+    with processes.joined(timeout=options.set.get("ddp_timeout", 1800)):
+        return _train(options)
+
+
+def _train(options: TrainOptions) -> Path:
     if options.bf16 is None:
-        options = options.model_copy(update={"bf16": models.has_bf16(models.default_device())})
+        bf16 = not options.set.get("fp16") and models.has_bf16(models.default_device())
+        options = options.model_copy(update={"bf16": bf16})
     methods = options.methods()
-    pairs = read_pairs(options.data)
-    _may_write(options.out)
-    base = models.resolve(options.model)
-    if options.out.resolve() == base.resolve():
-        raise InputError(f"--out {options.out}: this is the base model's own folder")
-    tokenizer = models.load_tokenizer(base)
-    merged = check_pairs(options.data, pairs, tokenizer, context_length(base, tokenizer))
+    with processes.together():
+        pairs = read_pairs(options.data)
+        _may_write(options.out)
+        base = models.resolve(options.model)
+        if options.out.resolve() == base.resolve():
+            raise InputError(f"--out {options.out}: this is the base model's own folder")
+        tokenizer = models.load_tokenizer(base)
+        merged = check_pairs(options.data, pairs, tokenizer, context_length(base, tokenizer))
+        digest = models.digest(base)
     if merged:
         console.print(
             f"note: in {merged} of {len(pairs)} examples a token spans the end of the prompt and the start of the "
             "completion; end prompts on a token boundary",
             soft_wrap=True,
         )
-    digest = models.digest(base)
-    with (
-        atomic_folder(options.out) as folder,
-        record(folder, "train", options.settings(), seed=options.seed, models={"base": digest}) as entry,
-    ):
-        trainer = _trained(Run(base, tokenizer, pairs, options), methods)
-        _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
-
-        from knowshift.train.card import card
-        from knowshift.train.log import log_table
-
-        log = log_table(trainer.state.log_history)
-        write_parquet(folder / "train_log.parquet", log)
-        entry["data"] = {"file": str(options.data), "examples": len(pairs), "sha256": digest_file(options.data)}
-        (folder / "README.md").write_text(card(options, methods, entry, log), "utf-8")
+    kept = Checkpoints(options.out, made_from(options.settings(), base=digest, data=digest_file(options.data)))
+    full = "; nothing was written under this name"
+    with ExitStack() as stack:
+        with processes.together(), disk_watched(options.out, full):
+            if processes.leads():
+                stack.enter_context(alone(options.out))
+                folder = stack.enter_context(atomic_folder(options.out))
+                settings, digests = options.settings(), {"base": digest}
+                entry = stack.enter_context(record(folder, "train", settings, seed=options.seed, models=digests))
+            start = _start(options, kept)
+        trainer = _trained(Run(base, tokenizer, pairs, options), methods, kept, start)
+        processes.gather(trainer.model)
+        with processes.together(), disk_watched(options.out, full):
+            if processes.leads():
+                _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
+                _describe(folder, entry, options, methods, trainer.state.log_history, len(pairs))
+                stack.close()
+                kept.remove()
     return options.out
+
+
+def _describe(
+    folder: Path,
+    entry: dict[str, Any],
+    options: TrainOptions,
+    methods: Sequence[Method],
+    history: list[dict[str, float]],
+    examples: int,
+) -> None:
+    """The log, the card, and what ``run.json`` says of data and processes."""
+    from knowshift.train.card import card
+    from knowshift.train.log import log_table
+
+    log = log_table(history)
+    write_parquet(folder / "train_log.parquet", log)
+    entry["data"] = {"file": str(options.data), "examples": examples, "sha256": digest_file(options.data)}
+    entry["processes"] = processes.count()
+    (folder / "README.md").write_text(card(options, methods, entry, log), "utf-8")
 
 
 def context_length(base: Path, tokenizer: Any) -> int:
@@ -85,22 +117,38 @@ def context_length(base: Path, tokenizer: Any) -> int:
     return int(min(limit for limit in limits if limit))
 
 
-def _trained(run: Run, methods: Sequence[Method]) -> Any:
+def _start(options: TrainOptions, kept: Checkpoints) -> Path | None:
+    """The checkpoint to go on from: this run's own last one, else the one asked for."""
+    own = kept.last()
+    if own is not None:
+        console.print(f"going on from step {own.name.removeprefix(PREFIX)}", soft_wrap=True)
+        return own
+    for other in kept.others:
+        console.print(
+            f"note: {other} holds checkpoints of a run with other options or data; they are not used", soft_wrap=True
+        )
+    return None if options.resume_from is None else asked_for(options.resume_from, kept.made_from)
+
+
+def _trained(run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path | None) -> Any:
     """TRL's trainer after training. The weights are float32 throughout; autocast rounds copies of them."""
     import datasets
     from transformers import PrinterCallback
 
     from knowshift.models.quiet import quiet
     from knowshift.train.log import Watch
+    from knowshift.train.saving import Saver
     from knowshift.train.trainer import Trainer
 
     keep_freed_memory()
-    model = models.load_model(run.base, dtype="float32")
+    # What is to be divided is never whole on a device.
+    model = models.load_model(run.base, dtype="float32", device="cpu" if processes.shards() else None)
     bars = not datasets.are_progress_bars_disabled()
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="knowshift-") as scratch, quiet():
         datasets.disable_progress_bars()
         try:
             arguments: dict[str, Any] = {}
+            every = run.options.save_steps
             for method in methods:
                 run = replace(run, pairs=method.examples(model, run))
             for method in methods:
@@ -110,13 +158,14 @@ def _trained(run: Run, methods: Sequence[Method]) -> Any:
                 "args": sft_config(run.options, Path(scratch)),
                 "train_dataset": to_dataset(run.pairs),
                 "processing_class": run.tokenizer,
-                "callbacks": [Watch(stack)],
+                "callbacks": [Watch(stack), *([] if every == 0 else [Saver(stack, every)])],
+                "checkpoints": kept,
                 "keepers": [keeper for method in methods if (keeper := method.keeper(run))],
             }
             with refusals():
                 trainer = Trainer(model, **arguments)
             trainer.remove_callback(PrinterCallback)
-            trainer.train()
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
         finally:
             if bars:
                 datasets.enable_progress_bars()

@@ -28,10 +28,14 @@ def gathered(flags: Mapping[str, Any], sets: Sequence[str], config: Path | None 
     named: dict[str, Any] = {}
     for text in sets:
         key, value = parse_set(text)
-        if own_name(key) in named or own_name(key) in flags:
+        if any(own_name(other) == own_name(key) for other in (*named, *flags)):
             raise InputError(f"--set {key}: given twice")
-        named[own_name(key)] = value
-    values = (read_config(config) if config else {}) | named | dict(flags)
+        named[key] = value
+    given = {own_name(key) for key in (*named, *flags)}
+    values = {
+        key: value for key, value in (read_config(config) if config else {}).items() if own_name(key) not in given
+    }
+    values |= named | dict(flags)
     own = {key: value for key, value in values.items() if key in TrainOptions.model_fields}
     return TrainOptions(**own, set={key: value for key, value in values.items() if key not in own})
 
@@ -83,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
         entries = {key: value} if nested is None else nested
         for name, entry in entries.items():
             full = f"{key}.{name}" if nested is not None and key != "set" else str(name)
-            if own_name(full) in found:
+            if any(own_name(other) == own_name(full) for other in found):
                 raise InputError(f"--config {path}: {full} is given twice")
-            found[own_name(full)] = entry
+            found[full] = entry
     return found

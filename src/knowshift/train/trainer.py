@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from knowshift.errors import InputError
+from knowshift.train.batches import once
 from knowshift.train.methods.method import Keeper
 from knowshift.train.resumable import Resumable
 from knowshift.train.trl_settings import refusals
@@ -36,6 +37,17 @@ class Trainer(Resumable):
         if self.is_deepspeed_enabled and any(keeper.edits for keeper in self.keepers):
             raise InputError("this --method changes weights or gradients in place, which DeepSpeed hides: use FSDP2")
         self.add_callback(_Turns(self))
+        for keeper in self.keepers:
+            keeper.join(self)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
+        """The micro-batches of an update, in which no example of an epoch counts twice."""
+        batches = once(epoch_iterator, self.accelerator, self.args.per_device_train_batch_size)
+        found: tuple[list[dict[str, Any]], torch.Tensor | int | None]
+        found = super().get_batch_samples(batches, num_batches, device)
+        return found
 
     def compute_loss(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from knowshift.errors import InputError, missing_extra
+from knowshift.train.processes import count, share_of
 
 if TYPE_CHECKING:
     from knowshift.train.options import TrainOptions
@@ -59,7 +60,7 @@ _RESERVED = {
     "--batch-size holds for the whole run": ("auto_find_batch_size",),
 }
 
-_POSITIVE = ("gradient_accumulation_steps",)
+_POSITIVE = ("gradient_accumulation_steps", "per_device_train_batch_size")
 
 
 @cache
@@ -101,6 +102,12 @@ def checked(name: str, value: Any) -> Any:
     return right
 
 
+def parts(settings: Mapping[str, Any]) -> int:
+    """Into how many parts a batch is divided: one for each process and step of accumulation."""
+    steps = checked("gradient_accumulation_steps", settings.get("gradient_accumulation_steps", 1))
+    return count() * int(steps)
+
+
 def sft_config(options: TrainOptions, folder: Path) -> Any:
     """The options as TRL's own settings; ``folder`` is where checkpoints go on the way.
 
@@ -119,7 +126,7 @@ def sft_config(options: TrainOptions, folder: Path) -> Any:
     # Newer versions of transformers renamed it; older ones know the old name alone.
     recompute = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     settings: dict[str, Any] = {
-        "per_device_train_batch_size": options.batch_size,
+        "per_device_train_batch_size": share_of(options.batch_size, options.set.get("gradient_accumulation_steps", 1)),
         "num_train_epochs": options.epochs,
         "max_steps": options.max_steps or -1,
         "learning_rate": options.learning_rate,
@@ -134,6 +141,8 @@ def sft_config(options: TrainOptions, folder: Path) -> Any:
         "use_cpu": device.type == "cpu",
         "dataloader_pin_memory": device.type == "cuda",
         "report_to": "none",
+        # Every weight that is trained has a gradient in every batch, so nobody need look which have none.
+        "ddp_find_unused_parameters": False,
     }
     settings |= {name: value for name, value in options.set.items() if "." not in name}
     settings |= {
