@@ -1,13 +1,13 @@
-"""The embedded model, fine-tuned and repaired by the commands as a user types them: what comes out loads and answers."""
+"""The embedded model, fine-tuned and repaired by the commands as a user types them: it loads and answers."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from commands import run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from commands import run
 from knowshift.errors import InputError
 from knowshift.models import resolve
 

@@ -4,6 +4,10 @@ A key's high 16 bits are counted in a first pass over both checkpoints; a second
 within the few bins where a wanted fraction falls (rankings in bfloat16 have no low bits and skip it). That
 gives each fraction its exact threshold, however many fractions there are, in memory that does not grow.
 
+How often the files are read depends on the stored type alone. 16-bit weights take few different values: they are
+counted once (``census``), and every pass runs over the counts. 32-bit weights hardly ever repeat, counts would be as
+large as the files: every pass reads these again, to rank, to find exact thresholds, to cut, and for a diff's null.
+
 Ties: every element above the threshold is taken, and among those equal to it the first in (tensor order,
 row-major position), until exactly floor(n * fraction) are.
 """
