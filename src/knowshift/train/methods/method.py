@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
 
 from knowshift.settings import Settings
 
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 
     from knowshift.train.data import Pair
     from knowshift.train.options import TrainOptions
+    from knowshift.train.trainer import Trainer
+
+
+def _joined(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# Names or numbers separated by commas; a list as YAML and JSON have it, or one number, is taken as well.
+Listed = Annotated[str, BeforeValidator(_joined), Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +85,22 @@ class Keeper:
 
     Under several processes or FSDP every process has its own keeper, and parameters may be ``DTensor``: what is done
     weight by weight is done on the local part of each.
+
+    Attributes:
+        edits: whether it changes weights or gradients in place. DeepSpeed keeps both elsewhere, so not with that.
     """
+
+    edits: ClassVar[bool] = False
+
+    def join(self, trainer: Trainer) -> None:
+        """The trainer is there: from now on its data, collator and processes can be asked."""
 
     def begin(self, model: Module, optimizer: Optimizer) -> None:
         """Training starts, or goes on after a resume: the weights then are the resumed ones, not the base's."""
+
+    def begin_update(self, model: Module, step: int, epoch: int) -> None:
+        """The first micro-batch of an update comes next. Updates and passes over the data are counted from 0, and
+        after a resume go on where they were."""
 
     def loss(self, model: Module, inputs: dict[str, Any], items: Tensor | int | None) -> Tensor | None:
         """A term added to the loss of a micro-batch.
