@@ -32,8 +32,7 @@ class FilteredAdamW(AdamW):
         """One update of the weights that the updated first moment chooses."""
         loss: float | None = None
         if self.share == 1:
-            loss = super().step(closure)
-            return loss
+            return super().step(closure)  # type: ignore[no-any-return]
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()

@@ -12,6 +12,7 @@ METHODS = {
     "sft": "sft.Sft",
     "lora": "lora.Lora",
     "mofo": "mofo.Mofo",
+    "top-gradient": "top_gradient.TopGradient",
     "freeze": "freeze.Freeze",
     "hft": "hft.Hft",
     "l2-sp": "l2_sp.L2Sp",
