@@ -119,11 +119,13 @@ def share_of(batch_size: int, accumulation: int) -> int:
     return batch_size // parts
 
 
-def gather(model: Module) -> None:
+def gather(model: Module) -> bool:
     """Every parameter whole again, on the CPU of the first process; the others keep none of it.
 
-    One parameter at a time is whole on a device. Every process must call it. A model that is not divided stays as it
-    is.
+    One parameter at a time is whole on a device. Every process must call it.
+
+    Returns:
+        Whether the model was divided; else it stays as it is.
     """
     from torch.nn import Parameter
 
@@ -135,6 +137,7 @@ def gather(model: Module) -> None:
             if parameter not in whole:
                 whole[parameter] = Parameter(_whole(parameter), requires_grad=parameter.requires_grad)
             module._parameters[name] = whole[parameter]
+    return bool(whole)
 
 
 def _divided(parameter: Parameter) -> bool:

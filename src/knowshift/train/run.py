@@ -76,11 +76,12 @@ def _train(options: TrainOptions) -> Path:
                 entry = stack.enter_context(record(folder, "train", settings, seed=options.seed, models=digests))
             start = _start(options, kept)
         trainer = _trained(Run(base, tokenizer, pairs, options), methods, kept, start)
-        processes.gather(trainer.model)
+        divided = processes.gather(trainer.model)
         with processes.together(), disk_watched(options.out, full):
             if processes.leads():
                 _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
                 _describe(folder, entry, options, methods, trainer.state.log_history, len(pairs))
+                entry |= {"processes": processes.count(), "divided": divided}
                 stack.close()
                 kept.remove()
     return options.out
@@ -94,14 +95,13 @@ def _describe(
     history: list[dict[str, float]],
     examples: int,
 ) -> None:
-    """The log, the card, and what ``run.json`` says of data and processes."""
+    """The log, the card, and what ``run.json`` says of the data."""
     from knowshift.train.card import card
     from knowshift.train.log import log_table
 
     log = log_table(history)
     write_parquet(folder / "train_log.parquet", log)
     entry["data"] = {"file": str(options.data), "examples": examples, "sha256": digest_file(options.data)}
-    entry["processes"] = processes.count()
     (folder / "README.md").write_text(card(options, methods, entry, log), "utf-8")
 
 
