@@ -24,9 +24,9 @@ def once(batches: Iterator[dict[str, Any]], accelerator: Accelerator, size: int)
     """
     state = accelerator.gradient_state
     for batch in batches:
-        if accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0:
-            if len(batch["labels"]) == size:
-                labels = batch["labels"].clone()
-                labels[max(0, state.remainder - accelerator.process_index * size) :] = -100
-                batch = {**batch, "labels": labels}
+        filled = accelerator.num_processes > 1 and state.end_of_dataloader and state.remainder > 0
+        if filled and len(batch["labels"]) == size:
+            labels = batch["labels"].clone()
+            labels[max(0, state.remainder - accelerator.process_index * size) :] = -100
+            batch = {**batch, "labels": labels}
         yield batch

@@ -151,7 +151,7 @@ def _whole(parameter: Any) -> Tensor:
     if hasattr(parameter, "placements"):  # torch's DTensor, as FSDP2 makes it
         full = parameter.detach().full_tensor()
         return full.cpu() if leads() else torch.empty_like(full, device="meta")
-    import deepspeed
+    import deepspeed  # type: ignore[import-not-found]
 
     with deepspeed.zero.GatheredParameters([parameter]):
         full = parameter.detach()
