@@ -39,6 +39,11 @@ def shards() -> bool:
     return any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true" for name in ("FSDP", "DEEPSPEED"))
 
 
+def receives() -> bool:
+    """Whether this process shall not read the model, but get its part of it from the first."""
+    return not leads() and shards() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() == "true"
+
+
 @contextmanager
 def joined(timeout: float) -> Iterator[None]:
     """Inside the block the processes know one another, and only the first has anything to say.
@@ -57,7 +62,7 @@ def joined(timeout: float) -> Iterator[None]:
         return
     if shards() and os.environ.get("FSDP_VERSION", "2") == "1":
         raise InputError("accelerate launch: FSDP 1 is not supported: set fsdp_version: 2, as configs/fsdp2.yaml does")
-    from accelerate import PartialState
+    from accelerate import PartialState  # type: ignore[import-untyped]
 
     from knowshift import models
 
@@ -88,7 +93,7 @@ def together() -> Iterator[None]:
     except (InputError, OSError) as error:
         found = error
     if count() > 1:
-        from accelerate.utils import gather_object
+        from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
         said = [text for text in gather_object([None if found is None else _line(found)]) if text is not None]
         if said and not isinstance(found, InputError):
