@@ -10,6 +10,7 @@ import pytest
 import torch
 import weights_twin as twin
 
+from commands import refused
 from knowshift.cli import main
 from knowshift.files import read_json
 from knowshift.weights import restore as restoring
@@ -83,6 +84,13 @@ def test_one_bar_over_everything_that_ends_full(pair_of, tmp_path, monkeypatch, 
     assert all(done == total for total, done in bars)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_model_s_own_folder_is_no_place_for_a_diff(pair_of, capsys, side: int) -> None:
+    before = sorted(pair_of()[side].iterdir())
+    assert "is one of the two models" in refused(capsys, "diff", *pair_of(), "--out", pair_of()[side])
+    assert sorted(pair_of()[side].iterdir()) == before
+
+
 def test_diff_and_restore_import_nothing_they_do_not_need(pair_of, tmp_path: Path) -> None:
     code = """
 import sys
@@ -90,7 +98,7 @@ from knowshift.cli import main
 base, tuned, out = sys.argv[1:]
 assert main(["diff", base, tuned, "--out", out + "/diff"]) == 0
 assert main(["restore", base, tuned, "--fraction", "0.2", "--out", out + "/restored"]) == 0
-alien = "torch transformers trl peft altair knowshift.facts knowshift.generate knowshift.mastery knowshift.measure"
+alien = "torch transformers trl peft altair knowshift.facts knowshift.generate knowshift.mastery.select"
 print(sorted(set(alien.split()) & set(sys.modules)))
 """
     arguments = [sys.executable, "-c", code, *map(str, pair_of()), str(tmp_path)]

@@ -15,7 +15,7 @@ from knowshift.errors import InputError
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.diff import PAPER_FRACTIONS
 from knowshift.weights.pairing import pair
-from knowshift.weights.ranking import Ranking, exact
+from knowshift.weights.ranking import Ranking, exact, spelled
 from knowshift.weights.scores import Rule
 from knowshift.weights.taken import take
 from knowshift.weights.walk import tiles
@@ -169,6 +169,28 @@ def test_changes_beyond_float32_are_refused(tmp_path: Path) -> None:
     folders = written(tmp_path / "a", [torch.tensor([0.0, 1.0])]), written(tmp_path / "b", [torch.tensor([1e36, 1.0])])
     with pytest.raises(InputError, match="beyond the range"):
         Ranking(pair(*folders, "blocks")[0], Rule())
+
+
+@pytest.mark.parametrize("text", ["1e-999999999", "0e-999999999", "0e999999999", "-0", "+.0", "1e-41"])
+def test_fractions_too_small_for_any_model_take_nothing_and_no_time(text: str) -> None:
+    assert exact(text) == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999999999", "1_0e-2", "\u0660.\u0662", "0.1\n2", "0x1", "1/5", "", ".", "sNaN", "0." + "1" * 300, "20%"]
+)
+def test_what_is_no_fraction_is_one_short_line(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--fraction .*must be a number from 0 to 1") as caught:
+        exact(text)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("typed", "folder"),
+    [(".5", "0.5"), ("+0.25", "0.25"), (" 0.20 ", "0.20"), ("1E-3", "1E-3"), (0.3, "0.3"), ("-0", "0")],
+)
+def test_folders_are_named_as_typed_and_never_hidden(typed: object, folder: str) -> None:
+    assert spelled(typed) == folder and exact(folder) == exact(typed)
 
 
 def test_fractions_are_decimals_not_floats() -> None:

@@ -139,6 +139,9 @@ def test_never_writes_over_what_it_reads_or_what_is_not_its_own(pair_of, tmp_pat
     with pytest.raises(InputError, match="not written by knowshift"):
         restore(base, tuned, [0.2], tmp_path)
     assert twin.same_bits(twin.load(inside), twin.load(tuned))
+    (tmp_path / "0.4").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="not written by knowshift"):
+        restore(base, tuned, [0.4], tmp_path)
     restore(base, tuned, [0.3], tmp_path)
     restore(base, tuned, [0.3], tmp_path, rank="absolute")  # its own may be written again
     assert twin.same_bits(twin.load(tmp_path / "0.3"), twin.restored(base, tuned, 0.3, rank="absolute"))

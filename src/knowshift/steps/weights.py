@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knowshift.errors import InputError
 from knowshift.files import digest_file
 from knowshift.runs import record
 
@@ -59,6 +60,8 @@ def diff(
 
     keep_freed_memory()
     base_path, tuned_path = resolve(base), resolve(tuned)
+    if out.resolve() in (base_path.resolve(), tuned_path.resolve()):
+        raise InputError(f"--out {out}: is one of the two models: the record of how it was made would be written over")
     digests = _digests_later(base=base_path, tuned=tuned_path)
     choices = {"region": region, "arithmetic": arithmetic, "fractions": fractions, "matrices": matrices}
     with record(out, "diff", {"base": base, "tuned": tuned, **choices, "charts": charts}, seed=seed) as entry:

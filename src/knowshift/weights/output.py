@@ -105,7 +105,8 @@ def _refuse(target: Path, sources: Sequence[Checkpoint]) -> None:
             raise InputError(f"{target}: cannot be written: it holds {source.folder}, which is being read")
         if real.is_relative_to(source.folder.resolve()):
             raise InputError(f"{target}: lies within {source.folder}, which is being read")
-    if target.exists() and not (target.is_dir() and (_ours(target) or not any(target.iterdir()))):
+    replaceable = target.is_dir() and (_ours(target) or not any(target.iterdir()))
+    if os.path.lexists(target) and not replaceable:
         raise InputError(f"{target}: exists and was not written by knowshift: choose another --out")
 
 

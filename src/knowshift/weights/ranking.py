@@ -12,10 +12,11 @@ Ties: every element above the threshold is taken, and among those equal to it th
 row-major position), until exactly floor(n * fraction) are.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from typing import TypeVar
 
@@ -27,11 +28,15 @@ from knowshift.weights import kernels
 from knowshift.weights.census import Census
 from knowshift.weights.pairing import Pair
 from knowshift.weights.scores import Rule, infinite_key
+from knowshift.weights.strict import quoted
 from knowshift.weights.walk import Tile, walk_stretches
 
 Counts = npt.NDArray[np.int64]
 Energies = npt.NDArray[np.float64]
 T = TypeVar("T")
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
+_LONGEST = 40
 
 NOTHING = 1 << 31  # a threshold above every key
 _HIGH = 1 << 15  # bins of the high half of a 31-bit key
@@ -56,26 +61,26 @@ class Cut:
 
 
 def exact(fraction: float | str | Decimal | Fraction, flag: str = "--fraction") -> Fraction:
-    """A fraction as written in decimals: 0.03 is 3/100, not the float beside it.
+    """A fraction as written in decimals: 0.03 is 3/100, not the float beside it. What is below 1e-40 is 0.
 
     Raises:
-        InputError: naming ``flag`` if it is no number from 0 to 1.
+        InputError: naming ``flag`` if it is no number from 0 to 1, or a very long one.
     """
-    try:
-        value = fraction if isinstance(fraction, Fraction) else Decimal(str(fraction))
-        if isinstance(value, Fraction) or value.is_finite():
-            value = Fraction(value)
-            if 0 <= value <= 1:
-                return value
-    except InvalidOperation:
-        pass
-    raise InputError(f"{flag} {fraction}: must be a number from 0 to 1")
+    if isinstance(fraction, Fraction) and 0 <= fraction <= 1:
+        return fraction
+    text = str(fraction).strip()
+    if _NUMBER.fullmatch(text) and len(text) <= _LONGEST:
+        value = Decimal(text)
+        if 0 <= value <= 1:  # asked of the decimal: as fractions, those with huge exponents fill the memory
+            return Fraction(value) if value and value.adjusted() >= -40 else Fraction(0)
+    raise InputError(f"{flag} {quoted(fraction, str)}: must be a number from 0 to 1, in {_LONGEST} characters at most")
 
 
 def spelled(fraction: float | str) -> str:
     """How a fraction is written in column and folder names: as typed, or the shortest decimal form."""
     if isinstance(fraction, str):
-        return fraction.strip()
+        text = fraction.strip().lstrip("+-")
+        return f"0{text}" if text.startswith(".") else text  # never a hidden folder
     short = f"{fraction:g}"
     return short if float(short) == fraction else repr(fraction)
 
