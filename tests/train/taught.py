@@ -17,10 +17,11 @@ FACTS = [
 ]
 
 
-def taught(folder: Path, architecture: str = "llama", *, steps: int = 60) -> Path:
-    """Write a float32 checkpoint that answers all but the last of ``FACTS`` when they are asked plainly."""
+def taught(folder: Path, architecture: str = "llama", *, form: str = "plain", steps: int = 60) -> Path:
+    """Write a float32 checkpoint that answers most of ``FACTS`` when they are asked in ``form``, the last never."""
     model, tokenizer = tiny.model(architecture), tiny.tokenizer()
-    _, passages = questions(tokenizer, FACTS[:-1], form="plain", most=99, seed=0)
+    names, passages = questions(tokenizer, FACTS, form=form, most=99, seed=0)
+    passages = [passage for name, passage in zip(names, passages, strict=True) if name != FACTS[-1].question]
     width = max(len(passage.ids) for passage in passages)
     ids = torch.zeros(len(passages), width, dtype=torch.long)
     labels = torch.full((len(passages), width), -100)

@@ -10,6 +10,7 @@ from knowshift.cli.options import Model, Scheduler, Seed, TrainMethod
 
 UPDATES, ADAPTER, MORE = "Updates (the defaults are the paper's)", "Adapter", "Everything else"
 RESUME = "Checkpoints on the way"
+DRIFT = "Watching what the base knew"
 
 
 def list_methods(value: bool) -> None:
@@ -119,6 +120,37 @@ def train(
             help="Go on from the checkpoint of another run.",
         ),
     ] = None,
+    stop_on_drift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOUND",
+            rich_help_panel=DRIFT,
+            help="End when KL to the base passes kl=NATS a token, or the loss of known facts lost=SHARE; or either: "
+            "kl=0.1,lost=0.2.",
+        ),
+    ] = None,
+    drift_facts: Annotated[
+        str | None,
+        typer.Option(metavar="F", rich_help_panel=DRIFT, help="Known facts come from here. (default world)"),
+    ] = None,
+    drift_text: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=DRIFT, help="Instead of facts, prompts or running text: KL alone."
+        ),
+    ] = None,
+    drift_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=DRIFT,
+            help="Measure every N steps. (default as often as 5 % of the training time pays for)",
+        ),
+    ] = None,
+    drift_rewind: Annotated[
+        bool,
+        typer.Option("--drift-rewind", rich_help_panel=DRIFT, help="Write the last measured weights within BOUND."),
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Fine-tune a model on what it shall answer. The trainer is TRL's, the defaults are the paper's.

@@ -8,6 +8,7 @@ import polars as pl
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method
 from knowshift.train.options import TrainOptions
+from knowshift.train.stop import sentence
 
 
 def card(options: TrainOptions, methods: Sequence[Method], entry: Mapping[str, Any], log: pl.DataFrame) -> str:
@@ -28,6 +29,7 @@ def card(options: TrainOptions, methods: Sequence[Method], entry: Mapping[str, A
     names = ", ".join(options.method.split("+"))
     title = " with ".join(method.title for method in methods)
     sources = "\n".join(f"- {method.title}: {method.source}" for method in methods)
+    watched = f"\n{sentence(entry['drift'])}\n" if "drift" in entry else ""
     return f"""---
 library_name: {"peft" if adapter else "transformers"}
 pipeline_tag: text-generation
@@ -46,7 +48,7 @@ is the base's, unchanged.
 | data | `{data["file"]}`, SHA-256 `{data["sha256"]}` |
 
 {sources}
-
+{watched}
 ## Settings
 
 | option | value |

@@ -53,8 +53,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
                 )
 
 
+# In the log where it was watched; null at steps that were not measured.
+KNOWLEDGE = ("knowledge_lost", "knowledge_kl", "knowledge_log_prob", "knowledge_weight_change")
+
+
 def log_table(history: list[dict[str, float]]) -> pl.DataFrame:
-    """One row a step: the columns of ``SCHEMA``.
+    """One row a step: the columns of ``SCHEMA``, and those of ``KNOWLEDGE`` that were measured.
 
     ``loss`` is the mean over the step's completion tokens before the update, ``learning_rate`` the one the update
     used, ``grad_norm`` the norm before clipping, ``tokens`` all tokens seen so far without padding.
@@ -64,4 +68,10 @@ def log_table(history: list[dict[str, float]]) -> pl.DataFrame:
         for entry in history
         if "loss" in entry
     ]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    measured = [entry for entry in history if "knowledge_kl" in entry]
+    if not measured:
+        return table
+    schema = {"step": pl.Int64, **{name: pl.Float64 for name in KNOWLEDGE if name in measured[0]}}
+    figures = pl.DataFrame([{name: entry[name] for name in schema} for entry in measured], schema)
+    return table.join(figures, on="step", how="left")

@@ -12,6 +12,7 @@ from knowshift.settings import Settings
 from knowshift.train import trl_settings
 from knowshift.train.methods import chosen, trains_adapter
 from knowshift.train.methods.method import Method
+from knowshift.train.stop import check_drift
 
 # What transformers can run without an evaluation set.
 SCHEDULERS = Literal[
@@ -59,6 +60,15 @@ class TrainOptions(Settings):
         default=None, ge=0, description="steps between checkpoints, 0: none; by default by the clock and their cost"
     )
     resume_from: Path | None = Field(default=None, description="a checkpoint, perhaps of another run, to go on from")
+    stop_on_drift: str | None = Field(
+        default=None, description="end when KL to the base (kl=NATS a token) or the share of known facts lost passes it"
+    )
+    drift_facts: str | None = Field(default=None, description="whose facts are watched; by default world's")
+    drift_text: Path | None = Field(default=None, description="in place of facts, prompts or texts to measure KL on")
+    drift_every: int | None = Field(
+        default=None, ge=1, description="steps between measurements; by default as 5 % of the training time pays for"
+    )
+    drift_rewind: bool = Field(default=False, description="write the last measured weights within the bounds")
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +101,7 @@ class TrainOptions(Settings):
         methods = self.methods()
         if self.merge and not trains_adapter(methods):
             raise InputError(f"--merge has no effect with --method {self.method}")
+        check_drift(self)
         return self
 
     def methods(self) -> list[Method]:

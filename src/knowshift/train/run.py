@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knowshift import models
 from knowshift.errors import InputError, missing_extra
@@ -26,7 +26,11 @@ from knowshift.train.data import check_pairs, read_pairs, to_dataset
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method, Run
 from knowshift.train.options import TrainOptions
+from knowshift.train.stop import rewind, told, watch
 from knowshift.train.trl_settings import refusals, sft_config
+
+if TYPE_CHECKING:
+    from knowshift.train.knowledge.callback import KnowledgeCallback
 
 
 def train(options: TrainOptions) -> Path:
@@ -75,11 +79,13 @@ def _train(options: TrainOptions) -> Path:
                 settings, digests = options.settings(), {"base": digest}
                 entry = stack.enter_context(record(folder, "train", settings, seed=options.seed, models=digests))
             start = _start(options, kept)
-        trainer = _trained(Run(base, tokenizer, pairs, options), methods, kept, start)
+        trainer, watched = _trained(Run(base, tokenizer, pairs, options), methods, kept, start)
         divided = processes.gather(trainer.model)
         with processes.together(), disk_watched(options.out, full):
             if processes.leads():
                 _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
+                if watched is not None:
+                    entry["drift"] = told(watched)
                 _describe(folder, entry, options, methods, trainer.state.log_history, len(pairs))
                 entry |= {"processes": processes.count(), "divided": divided}
                 stack.close()
@@ -130,8 +136,13 @@ def _start(options: TrainOptions, kept: Checkpoints) -> Path | None:
     return None if options.resume_from is None else asked_for(options.resume_from, kept.made_from)
 
 
-def _trained(run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path | None) -> Any:
-    """TRL's trainer after training. The weights are float32 throughout; autocast rounds copies of them."""
+def _trained(
+    run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path | None
+) -> tuple[Any, "KnowledgeCallback | None"]:
+    """TRL's trainer after training, and what watched it.
+
+    The weights are float32 throughout; autocast rounds copies of them.
+    """
     import datasets
     from transformers import PrinterCallback
 
@@ -149,6 +160,7 @@ def _trained(run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path
         try:
             arguments: dict[str, Any] = {}
             every = run.options.save_steps
+            watched = watch(run.options, kept.folder, start)
             for method in methods:
                 run = replace(run, pairs=method.examples(model, run))
             for method in methods:
@@ -158,7 +170,11 @@ def _trained(run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path
                 "args": sft_config(run.options, Path(scratch)),
                 "train_dataset": to_dataset(run.pairs),
                 "processing_class": run.tokenizer,
-                "callbacks": [Watch(stack), *([] if every == 0 else [Saver(stack, every)])],
+                "callbacks": [
+                    Watch(stack),
+                    *([] if every == 0 else [Saver(stack, every)]),
+                    *([watched] if watched else []),
+                ],
                 "checkpoints": kept,
                 "keepers": [keeper for method in methods if (keeper := method.keeper(run))],
             }
@@ -166,10 +182,12 @@ def _trained(run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path
                 trainer = Trainer(model, **arguments)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
+            if watched is not None:
+                rewind(trainer, watched)
         finally:
             if bars:
                 datasets.enable_progress_bars()
-    return trainer
+    return trainer, watched
 
 
 def _write(model: Any, folder: Path, base: Path, *, adapter: bool) -> None:

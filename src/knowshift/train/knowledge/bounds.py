@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from knowshift.errors import InputError
 
@@ -26,7 +27,33 @@ class Score:
     lost: float | None
     log_prob: float
     weights: float | None
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), compare=False)
+
+    def row(self) -> dict[str, float]:
+        """The figures for a trainer's log, by name."""
+        values = {
+            "knowledge_kept": None if self.lost is None else 1 - self.lost,
+            "knowledge_lost": self.lost,
+            "knowledge_kl": self.kl,
+            "knowledge_log_prob": self.log_prob,
+            "knowledge_weight_change": self.weights,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def logged(history: Iterable[Mapping[str, float]]) -> list[Score]:
+    """The scorings in a trainer's log, without names."""
+    return [
+        Score(
+            int(row["step"]),
+            row["knowledge_kl"],
+            row.get("knowledge_lost"),
+            row["knowledge_log_prob"],
+            row.get("knowledge_weight_change"),
+        )
+        for row in history
+        if "knowledge_kl" in row
+    ]
 
 
 @dataclass(frozen=True, slots=True)

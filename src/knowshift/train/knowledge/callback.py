@@ -18,9 +18,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from knowshift.errors import InputError
 from knowshift.measure.forms import FORMS
-from knowshift.train.knowledge import memory
-from knowshift.train.knowledge.bounds import Bounds, Passed, Score
-from knowshift.train.knowledge.keep import check_keep, keep
+from knowshift.train.knowledge import remembered
+from knowshift.train.knowledge.bounds import Bounds, Passed, Score, logged
+from knowshift.train.knowledge.keep import keep, kept_before
 from knowshift.train.knowledge.pace import Pace
 from knowshift.train.knowledge.panel import Facts, Panel, make_panel
 from knowshift.train.knowledge.reading import undisturbed
@@ -54,12 +54,14 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         max_kl: warn when KL to the base is higher.
         stop: end training where it would warn.
         keep: a folder for a copy of the model as it was at the last scoring within bounds, whole or absent.
+        memory: a folder for what the base said, which a resume of full tuning needs. Default: the trainer's
+            ``output_dir``, where it saves checkpoints.
         tokenizer: where the trainer has none (``processing_class``).
         seed: which facts are asked, which windows are read.
 
     Attributes:
         panel: what is scored; None before training.
-        scores: every ``Score`` of this run.
+        scores: every ``Score`` of this run, those before a resume among them.
         passed: the first bound that was passed, None before that.
         kept_step: the step of the copy in ``keep``.
 
@@ -82,6 +84,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         max_kl: float | None = None,
         stop: bool = False,
         keep: str | Path | None = None,
+        memory: str | Path | None = None,
         tokenizer: Any = None,
         seed: int = 0,
     ) -> None:
@@ -103,6 +106,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         self.size, self.form, self.split, self.seed = size, form, split, seed
         self.every, self.budget, self.stop = every, budget, stop
         self.keep = None if keep is None else Path(keep)
+        self.memory = None if memory is None else Path(memory)
         self.tokenizer = tokenizer
         self.panel: Panel | None = None
         self.scores: list[Score] = []
@@ -119,23 +123,23 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         **_: Any,
     ) -> None:
         """Ask the base, or take up what it said before this run was interrupted."""
-        self.scores, self.passed, self.kept_step = [], None, None
         self._trainer = _calling_trainer()
-        if self.keep is not None:
-            check_keep(self.keep, self._trainer)
+        self.kept_step = None if self.keep is None else kept_before(self.keep, self._trainer)
+        self.scores = logged(state.log_history)
+        self.passed = next(filter(None, map(self.bounds.passed, self.scores)), None)
         self._pace = Pace(self.every, self.budget)
         with self._pace.own_time():
             adapted = hasattr(model, "disable_adapter")
             # Before anything is read: where a forward pass ends, FSDP leaves gathered weights in place of shards.
             self._sample = None if adapted else WeightSample(model)
-            file = memory.file_in(args.output_dir, args.process_index)
+            file = remembered.file_in(self.memory or Path(args.output_dir), args.process_index)
             if self._sample is not None and state.global_step:
-                self.panel = memory.restore(file, self._made_from(), self._sample)
+                self.panel = remembered.restore(file, self._made_from(), self._sample)
             else:
                 with undisturbed(model), model.disable_adapter() if adapted else nullcontext():
                     self.panel = self._ask(model, self.tokenizer or processing_class)
-                if self._sample is not None and args.save_strategy != "no":
-                    memory.store(file, self._made_from(), self.panel, self._sample)
+                if self._sample is not None and (self.memory is not None or args.save_strategy != "no"):
+                    remembered.store(file, self._made_from(), self.panel, self._sample)
         read = len(self.panel.passages)
         self._pace.begin(state.max_steps, state.global_step, read / (self.panel.asked + read))
 
@@ -177,18 +181,11 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
 
     def _log(self, found: Score, state: TrainerState, control: TrainerControl) -> None:
         assert self.panel is not None
-        kept = None if found.lost is None else 1 - found.lost
-        figures = {
-            "knowledge_kept": kept,
-            "knowledge_lost": found.lost,
-            "knowledge_kl": found.kl,
-            "knowledge_log_prob": found.log_prob,
-            "knowledge_weight_change": found.weights,
+        row = found.row() | {
             "knowledge_panel": len(self.panel.passages),
             "knowledge_seconds": self._pace.spent,
             "knowledge_overhead": self._pace.spent / self._pace.trained,
         }
-        row = {name: value for name, value in figures.items() if value is not None}
         if self._trainer is None:
             state.log_history.append({**row, "epoch": state.epoch, "step": state.global_step})
             return

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_folder, full_disk_refused, write_json
+from knowshift.files import atomic_folder, full_disk_refused, read_json, write_json
 from knowshift.train.knowledge.bounds import Score
 
 RECORD = "knowledge.json"
 
 
-def check_keep(folder: Path, trainer: Any) -> None:
-    """Refuse to keep copies before training where that cannot work later.
+def kept_before(folder: Path, trainer: Any) -> int | None:
+    """The step of the copy that a run which goes on finds; where a run begins, a copy of an earlier one is removed.
+
+    Refuses before training what cannot work later.
 
     Raises:
         InputError: if nobody can save the model, or ``folder`` holds anything but such a copy.
@@ -23,6 +26,11 @@ def check_keep(folder: Path, trainer: Any) -> None:
         raise InputError(f"keep {folder}: only transformers' Trainer can save the model it trains")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file()):
         raise InputError(f"keep {folder}: holds something else; choose an empty or new folder")
+    if trainer.state.global_step and (folder / RECORD).is_file():
+        return int(read_json(folder / RECORD)["step"])
+    if trainer.args.process_index == 0 and folder.is_dir():
+        shutil.rmtree(folder)
+    return None
 
 
 def keep(folder: Path, trainer: Any, score: Score) -> None:

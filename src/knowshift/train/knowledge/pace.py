@@ -104,9 +104,9 @@ def planned(step: int, steps: int, *, left: float, cost: float) -> int:
         left: seconds that may still be spent.
         cost: seconds of one scoring.
     """
-    most = min(MOST, steps - step)
+    most = steps - step
     affordable = most if left >= most * cost else int(left / cost)
-    return min(steps, step + -(-(steps - step) // max(1, affordable)))
+    return min(steps, step + max(-(-steps // MOST), -(-most // max(1, affordable))))
 
 
 def _finish() -> None:

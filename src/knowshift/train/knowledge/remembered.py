@@ -17,9 +17,9 @@ from knowshift.train.knowledge.panel import Panel
 from knowshift.train.knowledge.weights import WeightSample
 
 
-def file_in(folder: str, process: int) -> Path:
+def file_in(folder: Path, process: int) -> Path:
     """Where process number ``process`` keeps its own: of a sharded model each has other weights."""
-    return Path(folder) / f"knowledge-{process}.safetensors"
+    return folder / f"knowledge-{process}.safetensors"
 
 
 def store(file: Path, asked: Any, panel: Panel, sample: WeightSample) -> None:
