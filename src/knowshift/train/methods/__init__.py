@@ -12,10 +12,12 @@ METHODS = {
     "sft": "sft.Sft",
     "lora": "lora.Lora",
     "mofo": "mofo.Mofo",
+    "self-distill": "self_distill.SelfDistill",
     "top-gradient": "top_gradient.TopGradient",
     "freeze": "freeze.Freeze",
     "hft": "hft.Hft",
     "l2-sp": "l2_sp.L2Sp",
+    "kl-anchor": "kl_anchor.KlAnchor",
 }
 
 

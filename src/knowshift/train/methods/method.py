@@ -37,7 +37,10 @@ Listed = Annotated[str, BeforeValidator(_joined), Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a method may know of the run it works for: base folder, tokenizer, the checked pairs, all options."""
+    """What a method may know of the run it works for: base folder, tokenizer, the checked pairs, all options.
+
+    Replay is not among the pairs: it is trained on as it stands.
+    """
 
     base: Path
     tokenizer: PreTrainedTokenizerBase
@@ -46,7 +49,7 @@ class Run:
 
 
 class Method(Settings):
-    """One way to fine-tune. Its fields are its options; every hook but ``write`` does nothing by default.
+    """One way to fine-tune. Its fields are its options; every hook does nothing by default.
 
     Attributes:
         title: what it is called in tables and on a model card.
@@ -78,6 +81,9 @@ class Method(Settings):
     def keeper(self, run: Run) -> Keeper | None:
         """What acts at every step of training, if anything does."""
         return None
+
+    def leave(self, folder: Path) -> None:
+        """Write further files beside the trained weights."""
 
 
 class Keeper:
