@@ -18,6 +18,7 @@ METHODS = {
     "hft": "hft.Hft",
     "l2-sp": "l2_sp.L2Sp",
     "kl-anchor": "kl_anchor.KlAnchor",
+    "kl-anchor": "kl_anchor.KlAnchor",
 }
 
 
