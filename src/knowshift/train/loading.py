@@ -25,6 +25,7 @@ def load_to_train(base: Path) -> PreTrainedModel:
 
 
 def _shapes(base: Path) -> PreTrainedModel:
+    """The model with memory of its own for every weight, as accelerate wants it, but none of it touched."""
     import torch
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -33,5 +34,9 @@ def _shapes(base: Path) -> PreTrainedModel:
     # Buffers that no file holds, such as rotary frequencies, are computed, so every process needs its own.
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = torch.nn.Parameter(torch.empty_like(parameter, device="cpu"))
     model.tie_weights()
     return model.eval()
