@@ -118,3 +118,44 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(InputError, match="are needed here for hidden states; set TMPDIR"):
         final_states(tiny.model(), PASSAGES, tmp_path / "states", batch_tokens=20, label="model")
+
+
+TOGETHER = [Passage((5, 6, 7, *range(8, 8 + more)), kept=3 + more) for more in range(6)]
+
+
+@pytest.mark.parametrize("kind", sorted(tiny.ZOO.keys() - {"llama4_text"}))
+def test_every_architecture_is_read_packed_or_as_it_was(kind, tmp_path):
+    """Whether attention can be laid out anew is told by the model itself: two passages are tried."""
+    model = tiny.specimen(kind).float()
+    found = final_states(model, TOGETHER, tmp_path / "states", batch_tokens=64, label="model")
+    with torch.inference_mode():
+        alone = [model.base_model(input_ids=torch.tensor([p.ids]), use_cache=False).last_hidden_state for p in TOGETHER]
+    torch.testing.assert_close(found, torch.cat(alone, dim=1)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_packed_passages_cost_each_token_once(tmp_path):
+    model, seen = tiny.model(), []
+    model.base_model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    final_states(model, TOGETHER, tmp_path / "states", batch_tokens=64, label="model")
+    assert seen[-1] == len(TOGETHER[-1].ids) and len(seen) == 3  # two to try it on, both ways, then all there is
+
+
+def test_a_model_that_packed_would_say_something_else_is_not_packed(tmp_path):
+    """It looks at the token before, which in a packed row may be another text's."""
+    model, states = tiny.model(), []
+    block = model.base_model.layers[0]
+    block.register_forward_hook(
+        lambda _, __, out: out + out.roll(1, dims=1) * (torch.arange(out.shape[1]) > 0)[:, None]
+    )
+    passages = [*TOGETHER, Passage((5, 6, 40, 41), kept=4)]
+    for part in ([passage] for passage in passages):
+        states.append(final_states(model, part, tmp_path / str(len(states)), batch_tokens=64, label="model"))
+    found = final_states(model, passages, tmp_path / "all", batch_tokens=64, label="model")
+    torch.testing.assert_close(found, torch.cat(states), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_hides_its_states_is_refused(tmp_path):
+    with pytest.raises(InputError, match="Llama4ForCausalLM: this architecture has no final hidden states"):
+        final_states(tiny.specimen("llama4_text"), TOGETHER, tmp_path / "states", batch_tokens=64, label="model")

@@ -67,3 +67,9 @@ def chat_text(tokenizer: Any, prompt: Prompt) -> str:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"the model's chat template fails: {reason}") from error
     return opened + prompt.text
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))

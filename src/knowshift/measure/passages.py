@@ -11,6 +11,7 @@ from typing import Any
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
+from knowshift.generate.encode import common_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,3 @@ def encode(
         return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=special, verbose=False).input_ids]
     except Exception as error:  # the tokenizers library raises bare Exception on a word it has no token for
         raise InputError(f"the tokenizer cannot read {what}: {error}") from error
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))

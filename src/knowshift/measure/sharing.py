@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from knowshift.measure.passages import Passage, common_prefix
+from knowshift.generate.encode import common_prefix
+from knowshift.measure.passages import Passage
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,27 @@ never be in memory together, and logits exist for a few positions at a time.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from knowshift.errors import InputError
+from knowshift.generate.encode import common_prefix
+from knowshift.generate.packed import as_texts, batches_of, can_pack, pack, packing, tokens_apart
 from knowshift.measure.passages import Passage, batches
 from knowshift.measure.sharing import Layout
 from knowshift.progress import bar
 
 Head = Callable[[torch.Tensor], torch.Tensor]
+
+# Of the tokens, those that need not be read a second time, from which on passages are read packed.
+WORTH_PACKING = 0.1
+# By how much the states of packed passages may differ from those of the passages alone, of their length: rounding.
+ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
+ROUNDING_16_BIT = 0.05
 
 
 @torch.inference_mode()
@@ -32,8 +40,9 @@ def final_states(
 ) -> torch.Tensor:
     """Run the model up to its head.
 
-    Passages are padded on the right and read without a mask: in a causal model nothing looks to the right, so
-    padding cannot touch what stands before it, and attention without a mask is faster.
+    What passages begin with in common is read once, where there is enough of it and the architecture allows it
+    (``packed``). Otherwise they are padded on the right and read without a mask: in a causal model nothing looks to
+    the right, so padding cannot touch what stands before it, and attention without a mask is faster.
 
     Args:
         model: a causal language model of transformers.
@@ -51,20 +60,62 @@ def final_states(
     starts: Sequence[int] = (0, *accumulate(passage.kept for passage in passages))
     if shared is not None:
         skipped, starts = shared.skipped, shared.starts
-    states, device = torch.empty(0), entry_device(model)
-    with bar(label, sum(len(passage.ids) for passage in passages)) as advance:
-        for members in batches([passage.ids for passage in passages], batch_tokens):
-            width = max(len(passages[index].ids) for index in members)
-            rows = [passages[index].ids + (0,) * (width - len(passages[index].ids)) for index in members]
-            ids = torch.tensor(rows, device=device)
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.cpu()
+    states, reads = torch.empty(0), [passage.ids for passage in passages]
+    through = _packed if _worth_packing(model, reads) else _padded
+    with bar(label, sum(map(len, reads))) as advance:
+        for index, hidden in through(model, reads, batch_tokens):
             if not len(states):
                 states = _mapped(file, starts[-1], hidden.shape[-1], hidden.dtype)
-            for row, index in zip(hidden, members, strict=True):
-                end = len(passages[index].ids)
-                states[starts[index] : starts[index + 1]] = row[end - passages[index].kept + skipped[index] : end]
-            advance(sum(len(passages[index].ids) for index in members))
+            states[starts[index] : starts[index + 1]] = hidden[len(hidden) - passages[index].kept + skipped[index] :]
+            advance(len(reads[index]))
     return states
+
+
+def _padded(model: Any, reads: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """The number of each text and its states, (length, hidden) on the CPU."""
+    device = entry_device(model)
+    for members in batches(reads, batch_tokens):
+        width = max(len(reads[index]) for index in members)
+        rows = [[*reads[index], *[0] * (width - len(reads[index]))] for index in members]
+        hidden = _hidden(model, input_ids=torch.tensor(rows, device=device))
+        for row, index in zip(hidden, members, strict=True):
+            yield index, row[: len(reads[index])]
+
+
+def _packed(model: Any, reads: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """As ``_padded``, in another order."""
+    device = entry_device(model)
+    for members in batches_of(reads, batch_tokens):
+        packed = pack([reads[index] for index in members])
+        with packing(model), as_texts(packed.to(device)):
+            inputs = {"input_ids": packed.ids.to(device), "position_ids": packed.positions.to(device)}
+            hidden = _hidden(model, **inputs)[0]
+        for places, index in zip(packed.places, members, strict=True):
+            yield index, hidden[places[: len(reads[index])]]
+
+
+def _hidden(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    output = model.base_model(**inputs, use_cache=False)
+    if not hasattr(output, "last_hidden_state"):
+        raise InputError(f"{type(model).__name__}: this architecture has no final hidden states to measure drift on")
+    hidden: torch.Tensor = output.last_hidden_state.cpu()
+    return hidden
+
+
+def _worth_packing(model: Any, reads: Sequence[Sequence[int]]) -> bool:
+    """Whether texts have enough in common, and two of them, packed, have the states they have alone."""
+    texts = sorted(reads)
+    total = sum(map(len, reads))
+    if total - tokens_apart(texts) < WORTH_PACKING * total or not can_pack(model, max(map(len, reads))):
+        return False
+    if getattr(model.base_model, "_compiled_call_impl", None) is not None:
+        return False  # the compiled program would be made anew for every layout
+    # Where one text goes on as another began, a model that looks at its neighbours would not be found out.
+    alike = max(pairwise(texts), key=lambda pair: common_prefix(*pair) % len(pair[0]))
+    alone, together = (dict(read(model, alike, 2 * max(map(len, alike)))) for read in (_padded, _packed))
+    bound = ROUNDING.get(alone[0].dtype, ROUNDING_16_BIT)
+    apart = [float((together[n].float() - alone[n].float()).norm() / alone[n].float().norm()) for n in alone]
+    return max(apart) < bound
 
 
 @torch.inference_mode()
@@ -83,8 +134,6 @@ def take_head(model: Any) -> Head:
     probe = torch.zeros(1, 2, dtype=torch.long, device=device)
     expected = model(input_ids=probe, use_cache=False).logits[0]
     output = model.base_model(input_ids=probe, use_cache=False)
-    if not hasattr(output, "last_hidden_state"):
-        raise InputError(f"{name}: this architecture has no final hidden states to measure drift on")
     given = output.last_hidden_state
 
     def states_as_given(*_: Any, **__: Any) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 
 from knowshift.errors import InputError
 from knowshift.facts.fact import decode, read_rows
-from knowshift.measure.passages import Passage, common_prefix, encode
+from knowshift.generate.encode import common_prefix
+from knowshift.measure.passages import Passage, encode
 
 LINES = (".jsonl", ".ndjson")
 

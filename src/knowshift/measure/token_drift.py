@@ -34,7 +34,7 @@ from knowshift.models.load import compute_dtype, default_device, spread
 from knowshift.seeds import derive
 
 MODES = ("teacher", "paper")
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 # The window of a text for a model without a longest context.
 WINDOW = 2048
 
