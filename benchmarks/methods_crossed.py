@@ -16,12 +16,15 @@ CONFIDENCE = 0.95
 Floats = npt.NDArray[np.float64]
 
 
-def crossed_mean(table: npt.ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def crossed_mean(
+    table: npt.ArrayLike, *, ends: tuple[float, float] | None = None, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
     """The mean of ``table`` with its 95 % interval.
 
     Args:
         table: (seeds, facts) numbers, such as hits, or differences of hits between two methods of the same seeds on
             the same facts. With one seed the interval is over facts alone.
+        ends: the least and the most that a mean can be, where there are such.
         seed: of the resampling.
         resamples: how many.
 
@@ -34,6 +37,8 @@ def crossed_mean(table: npt.ArrayLike, *, seed: int = 0, resamples: int = RESAMP
     generator = np.random.default_rng(derive(seed, "crossed bootstrap"))
     over_seeds, over_facts = (_weights(size, resamples, generator) for size in numbers.shape)
     drawn = np.einsum("rs,rs->r", over_seeds, over_facts @ numbers.T)
+    if ends is not None:
+        drawn = drawn.clip(*ends)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     value = float(numbers.mean())
     return Estimate(value, min(float(low), value), max(float(high), value))

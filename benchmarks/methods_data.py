@@ -1,10 +1,11 @@
 """The facts of a comparison and what the base model knows of them, made once: sets, mastery, the base's own answers.
 
-Validation and test facts are files of their own: who holds one cannot read the other.
+Validation and test facts are files of their own: who holds one cannot read the other. Nothing out of domain is ever
+trained on, so the out-of-domain facts of the train split are shared out between the two, half to each.
 """
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Data:
 
     @property
     def mastery(self) -> Path:
-        """The mastery run: train facts, of which sets are drawn, and test facts."""
+        """The mastery run: train facts, of which sets are drawn, and the test split's own facts."""
         return self.root / "mastery"
 
     def training_set(self, seed: int) -> Path:
@@ -82,7 +83,7 @@ def prepare(plan: Plan, out: Path) -> Data:
     chosen = _choose(plan)
     data = locate(plan, out)
     stages = Stages(out / "stages", {"data": data.key, "seeds": [plan.sweep_seed, *plan.test_seeds]})
-    stages.run("facts", "Choosing the facts", lambda: _write(data, chosen))
+    stages.run("facts", "Choosing the facts", lambda: _write(plan.facts, data, chosen))
     stages.run("mastery", "What does the base model know?", lambda: _score(plan, data))
     stages.run("sets", "Drawing training sets", lambda: _draw(plan, data, chosen["train"]))
     stages.run("base", "Asking the base model", lambda: _ask(plan, data))
@@ -99,14 +100,20 @@ def locate(plan: Plan, out: Path) -> Data:
 
 
 def _choose(plan: Plan) -> dict[str, list[Fact]]:
-    everything = read_facts(plan.facts)
+    everything = sorted(read_facts(plan.facts), key=lambda fact: derive(plan.seed, "methods", fact.id))
+    spare = [fact for fact in everything if fact.split == "train" and fact.domain == "ood"]
+    halves = {"validation": spare[::2], "test": spare[1::2]}
 
     def some(split: str, domain: str, count: int | None) -> list[Fact]:
         pool = [fact for fact in everything if fact.split == split and fact.domain == domain]
+        if domain == "ood":
+            pool += [replace(fact, split=split) for fact in halves[split]]
         if not pool or (count is not None and count > len(pool)):
-            raise InputError(f"{plan.facts}: {count or 1} facts of split {split} in domain {domain}, found {len(pool)}")
-        order = sorted(pool, key=lambda fact: derive(plan.seed, "methods", fact.id))
-        return sorted(order[:count], key=lambda fact: (fact.topic, fact.id))
+            raise InputError(
+                f"{plan.facts}: {count or 1} facts of split {split!r} and domain {domain!r} are asked for, "
+                f"found {len(pool)}"
+            )
+        return sorted(pool[:count], key=lambda fact: (fact.topic, fact.id))
 
     chosen = {"train": some("train", "id", plan.scored)}
     for split, counts in (("validation", plan.validation), ("test", plan.test)):
@@ -114,9 +121,11 @@ def _choose(plan: Plan) -> dict[str, list[Fact]]:
     return chosen
 
 
-def _write(data: Data, chosen: dict[str, list[Fact]]) -> None:
+def _write(source: str, data: Data, chosen: dict[str, list[Fact]]) -> None:
     write_jsonl(data.root / "facts.jsonl", (fact.to_json() for facts in chosen.values() for fact in facts))
-    write_jsonl(data.root / "scored.jsonl", (fact.to_json() for fact in chosen["train"] + chosen["test"]))
+    spare = {fact.id for fact in read_facts(source, split="train")}
+    scored = [*chosen["train"], *(fact for fact in chosen["test"] if fact.id not in spare)]
+    write_jsonl(data.root / "scored.jsonl", (fact.to_json() for fact in scored))
     for split in ("validation", "test"):
         write_jsonl(data.facts(split), (fact.to_json() for fact in chosen[split]))
 

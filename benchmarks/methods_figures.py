@@ -17,10 +17,12 @@ MEASURES: dict[str, tuple[str, pl.Expr]] = {
     "ood_accuracy": ("contains", pl.col("domain") == "ood"),
     "id_kept": ("contains", (pl.col("domain") == "id") & pl.col("known")),
     "ood_kept": ("contains", (pl.col("domain") == "ood") & pl.col("known")),
+    "ood_kept_strict": ("strict", (pl.col("domain") == "ood") & pl.col("known")),
     "kl": ("kl", pl.col("known")),
     "end_kl": ("end_kl", pl.col("known")),
 }
-COMPARED = ("ood_kept", "id_kept", "id_accuracy", "ood_accuracy")
+DIVERGENCES = ("kl", "end_kl")
+COMPARED = ("ood_kept", "ood_kept_strict", "id_kept", "id_accuracy", "ood_accuracy")
 
 Verdict = Literal["supported", "not supported", "not resolved"]
 
@@ -32,9 +34,9 @@ def means(facts: pl.DataFrame, methods: Sequence[str], *, seed: int = 0) -> pl.D
         for measure in MEASURES:
             table = by_seed(facts, name, measure)
             spread = float(table.mean(axis=1).std(ddof=1)) if len(table) > 1 else None
-            rows.append(
-                {"name": name, "measure": measure, **crossed_mean(table, seed=seed).to_json(), "spread": spread}
-            )
+            ends = (0.0, float("inf")) if measure in DIVERGENCES else (0.0, 1.0)
+            estimate = crossed_mean(table, ends=ends, seed=seed)
+            rows.append({"name": name, "measure": measure, **estimate.to_json(), "spread": spread})
     return pl.DataFrame(rows, schema_overrides={"spread": pl.Float64})
 
 
@@ -48,7 +50,7 @@ def differences(facts: pl.DataFrame, methods: Sequence[str], against: Sequence[s
                 continue
             for measure in COMPARED:
                 table = by_seed(facts, name, measure) - by_seed(facts, other, measure)
-                estimate = crossed_mean(table, seed=seed)
+                estimate = crossed_mean(table, ends=(-1.0, 1.0), seed=seed)
                 rows.append({"name": name, "against": other, "measure": measure, **estimate.to_json()})
     return pl.DataFrame(rows)
 

@@ -117,25 +117,27 @@ class Results:
         """Accuracy and facts kept, with intervals."""
         rows = []
         for row in self.base.sort("form").iter_rows(named=True):
-            accuracy = [percent(row[f"{domain}_accuracy"]) for domain in DOMAINS]
-            rows.append(
-                [f"base, asked in the form {row['form']}", "", *accuracy, percent(row["id_strict"]), "", "", ""]
-            )
+            columns = (*(f"{domain}_accuracy" for domain in DOMAINS), "id_strict", "in_format")
+            shares = [percent(row[column]) for column in columns]
+            rows.append([f"base, asked in the form {row['form']}", "", *shares, "", "", ""])
         for name in self.methods:
             cells = [
                 percent_range(one(self.means, name=name, measure=measure))
                 for measure in ("id_accuracy", "ood_accuracy", "id_strict", "id_kept", "ood_kept")
             ]
+            cells.insert(3, percent(float(self.test.filter(name=name)["in_format"].to_numpy().mean())))
             spread = self.means.filter(name=name, measure="ood_kept")["spread"][0]
             setting = self.chosen.filter(name=name)["setting"][0]
             marked = "" if self.matched(name) else " (not matched)"
             rows.append([name + marked, setting, *cells, "" if spread is None else f"{100 * spread:.1f}"])
-        head = ["method", "setting", "in-domain", "out-of-domain", "in-domain, strict", "in-domain known kept"]
-        return _table([*head, "out-of-domain known kept", "spread, points"], rows)
+        head = ["method", "setting", "in-domain", "out-of-domain", "in-domain, strict", "in format"]
+        kept = ["in-domain known kept", "out-of-domain known kept", "its spread, points"]
+        return _table([*head, *kept], rows)
 
     def difference_table(self) -> str:
         """Each method less the ones it is compared with, in points."""
-        titles = ["known kept out-of-domain", "known kept in-domain", "in-domain accuracy", "out-of-domain accuracy"]
+        kept = ["known kept out-of-domain", "the same, strict", "known kept in-domain"]
+        titles = [*kept, "in-domain accuracy", "out-of-domain accuracy"]
         rows = []
         for row in self.differences.select("name", "against").unique(maintain_order=True).iter_rows(named=True):
             cells = [

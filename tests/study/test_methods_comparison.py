@@ -172,6 +172,7 @@ def test_means_and_differences_equal_a_plain_loop(seed: int):
         "ood_accuracy": ("contains", "ood", False),
         "id_kept": ("contains", "id", True),
         "ood_kept": ("contains", "ood", True),
+        "ood_kept_strict": ("strict", "ood", True),
         "kl": ("kl", None, True),
         "end_kl": ("end_kl", None, True),
     }
@@ -355,7 +356,7 @@ def test_tables_and_page_say_what_the_cells_measured(finished: tuple[Path, Path,
         assert row["id_kept"] <= row["id_known"]
         assert len(read_facts(str(out / "base" / "sets" / f"{row['seed']}-facts.jsonl"))) == 12
     page = (docs / "methods.md").read_text()
-    assert "Our method, lora, keeps more known out-of-domain facts than sft" in page
+    assert "Our method, `lora`, keeps more known out-of-domain facts than `sft`" in page
     for name in ("lost", "test", "sweep"):
         assert f"methods/{name}.svg" in page
         assert (docs / "methods" / f"{name}.svg").read_text().startswith("<svg")
