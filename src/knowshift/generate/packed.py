@@ -81,7 +81,7 @@ def can_pack(model: Any, longest: int) -> bool:
     )
 
 
-def batches_of(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+def batches_of(texts: Sequence[tuple[int, ...]], tokens: int) -> list[list[int]]:
     """Numbers of the texts to pack together: alike ones, at most ``tokens`` distinct ones unless a text has more.
 
     Laid out they have at most ``LAID_OUT`` times as many places.
@@ -139,7 +139,8 @@ def _attention(
     rows, width = packed.places.shape
     flat = packed.places.flatten()
     laid = (
-        states[0].index_select(1, flat).unflatten(1, (rows, width)).transpose(0, 1) for states in (query, key, value)
+        states[0].index_select(1, flat).view(states.shape[1], rows, width, -1).transpose(0, 1)
+        for states in (query, key, value)
     )
     mixed, _ = sdpa_attention_forward(module, *laid, None, scaling=scaling, **{**options, "is_causal": True})
     return mixed.flatten(0, 1).index_select(0, packed.own)[None], None

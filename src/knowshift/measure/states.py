@@ -71,7 +71,7 @@ def final_states(
     return states
 
 
-def _padded(model: Any, reads: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
+def _padded(model: Any, reads: Sequence[tuple[int, ...]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
     """The number of each text and its states, (length, hidden) on the CPU."""
     device = entry_device(model)
     for members in batches(reads, batch_tokens):
@@ -82,7 +82,7 @@ def _padded(model: Any, reads: Sequence[Sequence[int]], batch_tokens: int) -> It
             yield index, row[: len(reads[index])]
 
 
-def _packed(model: Any, reads: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
+def _packed(model: Any, reads: Sequence[tuple[int, ...]], batch_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:
     """As ``_padded``, in another order."""
     device = entry_device(model)
     for members in batches_of(reads, batch_tokens):
@@ -102,7 +102,7 @@ def _hidden(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
-def _worth_packing(model: Any, reads: Sequence[Sequence[int]]) -> bool:
+def _worth_packing(model: Any, reads: Sequence[tuple[int, ...]]) -> bool:
     """Whether texts have enough in common, and two of them, packed, have the states they have alone."""
     texts = sorted(reads)
     total = sum(map(len, reads))
