@@ -18,7 +18,6 @@ METHODS = {
     "hft": "hft.Hft",
     "l2-sp": "l2_sp.L2Sp",
     "kl-anchor": "kl_anchor.KlAnchor",
-    "kl-anchor": "kl_anchor.KlAnchor",
 }
 
 
