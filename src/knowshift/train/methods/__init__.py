@@ -11,6 +11,7 @@ from knowshift.train.methods.method import Method
 METHODS = {
     "sft": "sft.Sft",
     "lora": "lora.Lora",
+    "dora": "lora.Dora",
     "mofo": "mofo.Mofo",
     "self-distill": "self_distill.SelfDistill",
     "top-gradient": "top_gradient.TopGradient",

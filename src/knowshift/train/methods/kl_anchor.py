@@ -148,10 +148,11 @@ class _Anchor(Keeper):
         return {"kl_anchor": float(sum(self.found)) / len(self.found)}
 
     def _reference(self, model: Module) -> Copy | WithoutAdapter:
-        from knowshift.train.methods import trains_adapter
         from knowshift.train.reference import Copy, WithoutAdapter
 
-        if trains_adapter(self.run.options.methods()):
+        adapters = [method for method in self.run.options.methods() if method.adapter]
+        # Some adapters change the weights beneath them as they begin.
+        if adapters and all(getattr(method, "keeps_base", True) for method in adapters):
             self.reference = WithoutAdapter(model, self.body)
         else:
             self.reference = Copy(self.run.base, self.body.device)
