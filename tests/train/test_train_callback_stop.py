@@ -17,6 +17,7 @@ from knowshift.errors import InputError
 from knowshift.facts.fact import write_jsonl
 from knowshift.train.knowledge.bounds import Bounds, Score, parse_bounds
 from knowshift.train.knowledge.pace import MOST, planned
+from knowshift.train.knowledge.panel import LEAST, affordable
 
 PAIRS = [{"prompt": f"<|question|>Who is {n}?<|answer|>", "completion": f"abc {n} xyz"} for n in range(40)]
 
@@ -204,3 +205,12 @@ def test_scorings_cost_no_more_than_the_budget(
         assert len(made) <= MOST + 1
         affordable = min(MOST, steps - 4, int(min(1e6, (budget * seconds * steps - setup) / cost * 0.999)))
         assert len(made) >= affordable // 2
+
+
+@given(st.lists(st.integers(20, 60), min_size=1, max_size=80), st.integers(0, 19), st.floats(0, 4000))
+def test_a_short_run_asks_fewer_facts(lengths: list[int], shared: int, tokens: float) -> None:
+    most = affordable(lengths, shared, tokens)
+    read = [shared + sum(length - shared for length in lengths[:number]) for number in range(len(lengths) + 1)]
+    assert most >= min(len(lengths), 2 * LEAST)
+    assert read[most] <= tokens or most == min(len(lengths), 2 * LEAST)
+    assert most == len(lengths) or read[most + 1] > tokens

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         facts: ``world``, a file, any other source of facts, or a list of facts or mappings (``question``,
             ``answers``). Default ``world``.
         text: in place of facts, a file of running text or of prompts and completions: KL alone is measured.
-        size: facts in the panel; windows of a text.
+        size: facts in the panel, fewer where training is too short to find so many within ``budget``; windows of a
+            text.
         form: how facts are asked: ``few-shot``, ``plain``, ``trained`` or ``chat``.
         split: only facts of this split.
         every: steps between scorings. Default: as often as ``budget`` pays for, by measured times.
@@ -75,7 +77,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         facts: Facts | None = None,
         *,
         text: str | Path | None = None,
-        size: int = 32,
+        size: int = 24,
         form: str = "few-shot",
         split: str | None = None,
         every: int | None = None,
@@ -120,6 +122,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         control: TrainerControl,
         model: Any = None,
         processing_class: Any = None,
+        train_dataloader: Any = None,
         **_: Any,
     ) -> None:
         """Ask the base, or take up what it said before this run was interrupted."""
@@ -137,7 +140,8 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
                 self.panel = remembered.restore(file, self._made_from(), self._sample)
             else:
                 with undisturbed(model), model.disable_adapter() if adapted else nullcontext():
-                    self.panel = self._ask(model, self.tokenizer or processing_class)
+                    tokens = math.inf if self.every else self.budget / 2 * _work(args, state, train_dataloader)
+                    self.panel = self._ask(model, self.tokenizer or processing_class, tokens)
                 if self._sample is not None and (self.memory is not None or args.save_strategy != "no"):
                     remembered.store(file, self._made_from(), self.panel, self._sample)
         read = len(self.panel.passages)
@@ -199,7 +203,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         names = f" (such as: {found.names[0]})" if found.names else ""
         logger.warning("%s%s%s", passed, names, "; training stops here" if self.stop else "")
 
-    def _ask(self, model: Any, tokenizer: Any) -> Panel:
+    def _ask(self, model: Any, tokenizer: Any, tokens: float) -> Panel:
         if tokenizer is None:
             raise InputError("KnowledgeCallback: the trainer has no tokenizer (processing_class); give tokenizer=...")
         return make_panel(
@@ -210,6 +214,7 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
             form=self.form,
             split=self.split,
             size=self.size,
+            tokens=tokens,
             seed=self.seed,
         )
 
@@ -224,6 +229,17 @@ def _agreed(values: list[float], args: TrainingArguments) -> list[float]:
     shared = torch.tensor(values, dtype=torch.float64, device=args.device)
     torch.distributed.broadcast(shared, src=0)
     return shared.tolist()
+
+
+def _work(args: TrainingArguments, state: TrainerState, loader: Any) -> float:
+    """What training costs, in tokens read: each forward and, twice that, back. No limit where the rows do not tell."""
+    try:
+        rows = [loader.dataset[index] for index in range(min(64, len(loader.dataset)))]
+        length: float = sum(len(row["input_ids"]) for row in rows) / len(rows)
+    except (AttributeError, TypeError, KeyError, NotImplementedError, ZeroDivisionError):
+        return math.inf
+    sequences: int = args.train_batch_size * args.gradient_accumulation_steps * (state.max_steps - state.global_step)
+    return 3 * length * sequences
 
 
 def _calling_trainer() -> Trainer | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from knowshift.measure.forms import continuation, put
 from knowshift.measure.passages import Passage, check_fit
 from knowshift.measure.texts import read_documents, text_passages
 from knowshift.seeds import derive
-from knowshift.train.knowledge.reading import answer_logits
+from knowshift.train.knowledge.reading import answer_logits, common
 
 Facts = str | Path | Sequence[Fact | Mapping[str, Any]]
 
@@ -31,6 +32,8 @@ Facts = str | Path | Sequence[Fact | Mapping[str, Any]]
 SHOTS = 5
 # Facts asked at most for each that the panel has room for.
 ASKED = 8
+# Facts asked together at least: one alone takes nearly as long.
+LEAST = 8
 # Tokens of one window of a text.
 WINDOW = 128
 # Bytes that the base's logits may take: panels over a large vocabulary have fewer windows.
@@ -65,9 +68,12 @@ def make_panel(
     form: str,
     split: str | None,
     size: int,
+    tokens: float,
     seed: int,
 ) -> Panel:
     """Ask the base, which is ``model`` as it is now, about facts or have it read a text.
+
+    With few ``tokens`` to read fewer facts are asked, so that fewer are in the panel.
 
     Raises:
         InputError: nothing to ask, a tokenizer or model that cannot be asked so, or no fact that is known.
@@ -77,7 +83,19 @@ def make_panel(
         vocabulary = model.config.get_text_config().vocab_size
         return text_panel(model, *windows(tokenizer, text, size=size, vocabulary=vocabulary, seed=seed))
     chosen = as_facts(facts, split)
-    return fact_panel(model, *questions(tokenizer, chosen, form=form, most=ASKED * size, seed=seed), size=size)
+    names, passages = questions(tokenizer, chosen, form=form, most=ASKED * size, seed=seed)
+    most = affordable([len(passage.ids) for passage in passages], common(passages), tokens)
+    return fact_panel(model, names[:most], passages[:most], size=size)
+
+
+def affordable(lengths: Sequence[int], shared: int, tokens: float) -> int:
+    """How many passages can be read, in their order, at ``tokens``; what they share is read once."""
+    read = shared
+    for number, length in enumerate(lengths):
+        read += length - shared
+        if read > tokens and number >= 2 * LEAST:
+            return number
+    return len(lengths)
 
 
 def as_facts(source: Facts, split: str | None = None) -> list[Fact]:
@@ -153,7 +171,9 @@ def fact_panel(model: Any, names: Sequence[str], passages: Sequence[Passage], *,
     found: list[int] = []
     asked = 0
     while len(found) < size and asked < len(passages):
-        part = passages[asked : asked + 2 * size]
+        # As many as should do, by how many were known so far; at first half are taken to be.
+        rate = max(1, len(found)) / asked if asked else 0.5
+        part = passages[asked : asked + max(LEAST, min(2 * size, ceil((size - len(found)) / rate)))]
         found += [asked + index for index in sorted(_known(model, part))]
         asked += len(part)
     # Once more, read together as they will be at every scoring, so that rounding is no drift.

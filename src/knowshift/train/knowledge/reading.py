@@ -78,17 +78,22 @@ def answer_logits(
             yield index, row[end - passages[index].kept : end]
 
 
-def _shared(model: Any, passages: Sequence[Passage], device: torch.device) -> tuple[int, Any]:
-    """How many tokens all passages begin with, none of them measured, and the model's cache of these; else 0, None."""
+def common(passages: Sequence[Passage]) -> int:
+    """How many tokens all passages begin with, none of them measured."""
     first, last = min(passage.ids for passage in passages), max(passage.ids for passage in passages)
     unmeasured = min(len(passage.ids) - passage.kept for passage in passages)
-    start = next((place for place in range(unmeasured) if first[place] != last[place]), unmeasured)
+    return next((place for place in range(unmeasured) if first[place] != last[place]), unmeasured)
+
+
+def _shared(model: Any, passages: Sequence[Passage], device: torch.device) -> tuple[int, Any]:
+    """How many tokens all passages begin with, none of them measured, and the model's cache of these; else 0, None."""
+    start = common(passages)
     if start * (len(passages) - 1) < WORTH_SHARING:
         return 0, None
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = getattr(inner, "config", None)
     if config is None or not can_be_slots(DynamicCache(config=config), max(len(passage.ids) for passage in passages)):
         return 0, None
-    ids = torch.tensor([first[:start]], device=device)
+    ids = torch.tensor([passages[0].ids[:start]], device=device)
     output = model(input_ids=ids, past_key_values=DynamicCache(config=config), use_cache=True)
     return start, output.past_key_values
