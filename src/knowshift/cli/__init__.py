@@ -3,7 +3,11 @@
 Everything else is imported when a command needs it.
 """
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -20,18 +24,40 @@ for _file in ("demo", "facts", "mastery", "train", "measure", "weights", "patch"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
-        status = app(args=arguments, standalone_mode=False)
+        with _ended_by_sigterm():
+            status = app(args=arguments, standalone_mode=False)
     except InputError as error:
         return fail(str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return fail(f"{place}{error.strerror or error}")
     except KeyboardInterrupt:
-        print("knowshift: interrupted; the same command goes on where it was", file=sys.stderr)
+        print("knowshift: interrupted; the same command completes it", file=sys.stderr)
         return 130
     except Exception as error:
         return _usage(error)
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let the signal by which batch systems end a process end a command as an error would.
+
+    By itself it ends the process on the spot, and folders as large as the model stay behind half written.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _usage(error: Exception) -> int:

@@ -1,10 +1,8 @@
 """What changed in weights, and how it goes back: ``diff``, ``restore``, ``merge``, ``patch``."""
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,28 +17,6 @@ if TYPE_CHECKING:
     from knowshift.weights.scores import Arithmetic, Of, Order, Rank
 
 
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let the signal by which batch systems end a process end this work as an error would.
-
-    By itself it ends the process on the spot, and folders as large as the model stay behind half written.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@_ended_by_sigterm()
 def diff(
     base: str,
     tuned: str,
@@ -83,7 +59,6 @@ def diff(
     return result
 
 
-@_ended_by_sigterm()
 def restore(
     base: str,
     tuned: str,
@@ -128,7 +103,6 @@ def restore(
     return written
 
 
-@_ended_by_sigterm()
 def merge(
     method: str,
     base: str,
@@ -184,7 +158,6 @@ def patch_revert(patch: Path, model: str, out: Path) -> Path:
     return _turn_patch("patch revert", patch, model, out, lambda folder: revert(patch, folder, out, model_name=model))
 
 
-@_ended_by_sigterm()
 def _turn_patch(command: str, patch: Path, model: str, out: Path, turn: Callable[[Path], Path]) -> Path:
     from knowshift.models import digest, resolve
     from knowshift.weights.patch import Patch
