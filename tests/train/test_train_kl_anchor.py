@@ -71,8 +71,10 @@ def told(base: Path, on: str) -> list[tuple[torch.Tensor, slice]]:
     return rows
 
 
-def plain_loop(base: Path, texts: list[list[tuple[torch.Tensor, slice]]], weight: float, direction: str):
-    """A loop around the two terms of the loss; ``texts`` are those anchored at each step."""
+def plain_loop(
+    base: Path, texts: list[list[tuple[torch.Tensor, slice]]], weight: float, direction: str, learned: int | None = None
+):
+    """A loop around the two terms of the loss; ``texts`` are those anchored at each step, divided by ``learned``."""
     model = models.load_model(base, dtype="float32", device="cpu")
     reference = models.load_model(base, dtype="float32", device="cpu")
     tokenizer = models.load_tokenizer(base)
@@ -86,6 +88,8 @@ def plain_loop(base: Path, texts: list[list[tuple[torch.Tensor, slice]]], weight
             terms.append(literal(before, model(input_ids=ids[None]).logits[0, where], direction))
         kl = torch.cat(terms).mean()
         seen.append(kl.item())
+        if learned is not None:
+            kl = torch.cat(terms).sum() / learned
         optimizer.zero_grad()
         (twin.loss(model, tokenizer) + weight * kl).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -101,7 +105,8 @@ def test_equals_the_formula(
 ) -> None:
     options = {"kl-anchor.weight": 3, "kl-anchor.on": on, "kl-anchor.direction": direction}
     ours = twin.fit(base, data, tmp_path / "a", "kl-anchor", set=options)
-    theirs, seen = plain_loop(base, [told(base, on)] * 4, 3, direction)
+    learned = sum(at.stop - at.start for _, at in told(base, "completions"))
+    theirs, seen = plain_loop(base, [told(base, on)] * 4, 3, direction, learned)
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
     assert told_by == pytest.approx(seen, rel=1e-3, abs=1e-6)
@@ -127,10 +132,10 @@ def test_other_texts_take_turns(base: Path, data: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
 
 
-def test_micro_batches_count_as_their_completions_do(base: Path, data: Path, tmp_path: Path) -> None:
-    options = {"kl-anchor.weight": 3, "kl-anchor.on": "completions"}
-    whole = twin.fit(base, data, tmp_path / "a", "kl-anchor", set=options)
-    parts = twin.fit(base, data, tmp_path / "b", "kl-anchor", set={**options, "gradient_accumulation_steps": 2})
+def test_how_batches_are_cut_does_not_matter(base: Path, data: Path, tmp_path: Path) -> None:
+    set_ = {"kl-anchor.weight": 3, "kl-anchor.on": "all"}
+    whole = twin.fit(base, data, tmp_path / "a", "kl-anchor", set=set_)
+    parts = twin.fit(base, data, tmp_path / "b", "kl-anchor", set={**set_, "gradient_accumulation_steps": 2})
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, parts[name], rtol=1e-3, atol=1e-5)
 

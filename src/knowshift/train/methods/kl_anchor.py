@@ -1,10 +1,14 @@
 """KL anchor: next-token distributions are held near the base's.
 
-To the training loss is added weight * mean KL(base || tuned), or KL(tuned || base), over the whole vocabulary in
-float32, at the positions that ``on`` says: those that predict the tokens of the training prompts (not the first),
-those that predict completions, or both. Anchored completions work against the training loss itself, prompts do not,
-hence the default. With ``data`` it is every prediction in other texts instead: ``batch`` windows of at most
+To the training loss, the mean cross-entropy of n completion tokens, is added weight/n * sum KL(base || tuned), or
+KL(tuned || base), over the whole vocabulary in float32 and the positions that ``on`` says: those that predict the
+tokens of the training prompts (not the first), those that predict completions, or both. So an anchored position
+weighs ``weight`` times what a completion token does, however batches are cut. Anchored completions work against the
+training loss itself, prompts do not, hence the default.
+
+With ``data`` it is weight times the mean over every prediction in other texts: ``batch`` windows of at most
 ``length`` tokens beside each micro-batch, in an order drawn once under the seed and gone through again and again.
+
 The gradient by the tuned logits is q - p for KL(p || q), made a few rows of the vocabulary at a time.
 
 The base's distributions come from the model without its adapter where one is trained, else from a copy of the base
@@ -48,7 +52,12 @@ class KlAnchor(Method):
         "the penalty of Ziegler et al., arXiv 1909.08593, on given texts, as in Li and Hoiem, arXiv 1606.09282"
     )
 
-    weight: float = Field(default=1, ge=0, allow_inf_nan=False, description="of the mean KL, in nats, in the loss")
+    weight: float = Field(
+        default=1,
+        ge=0,
+        allow_inf_nan=False,
+        description="of a position's KL against a completion token's loss, both in nats",
+    )
     direction: Literal["base-tuned", "tuned-base"] = Field(
         default="base-tuned", description="KL(base || tuned) or KL(tuned || base)"
     )
@@ -140,8 +149,11 @@ class _Anchor(Keeper):
         )
         self.turn += 1
         self.found.append(mean.detach())
-        # Each micro-batch counts as much as its completions do in the update's loss.
-        share = 1 if items is None else (labels[..., 1:] != -100).sum() / items
+        learned = (labels[..., 1:] != -100).sum()
+        if items is None:
+            items = learned.clamp(min=1)
+        # Of texts beside it, a micro-batch counts as much as its completions do in the update's loss.
+        share = (learned if self.texts else mask.sum()) / items
         return self.method.weight * share * mean
 
     def metrics(self) -> dict[str, float]:
