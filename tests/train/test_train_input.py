@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tiny
 from knowshift.errors import InputError
 from knowshift.train import run
-from knowshift.train.data import Pair, check_pairs, read_pairs
+from knowshift.train.data import Pair, read_pairs, tokenize
 from knowshift.train.options import TrainOptions
 
 GOOD = json.dumps({"prompt": "Q", "completion": "A"})
@@ -72,16 +72,16 @@ def test_the_longest_that_fits_is_taken() -> None:
     tokenizer = tiny.tokenizer()
     pair = Pair("Q", "A", 1)
     length = len(tokenizer("QA").input_ids) + 1
-    assert check_pairs(Path("d"), [pair], tokenizer, length) == 0
+    assert tokenize(Path("d"), [pair], tokenizer, length)[1] == 0
     with pytest.raises(InputError, match="d:1"):
-        check_pairs(Path("d"), [pair], tokenizer, length - 1)
+        tokenize(Path("d"), [pair], tokenizer, length - 1)
 
 
 def test_a_tokenizer_without_an_end(base_folder: Path) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(InputError, match="no end-of-sequence token"):
-        check_pairs(Path("d"), [Pair("Q", "A", 1)], tokenizer, 99)
+        tokenize(Path("d"), [Pair("Q", "A", 1)], tokenizer, 99)
 
 
 @pytest.mark.parametrize(

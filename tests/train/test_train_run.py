@@ -15,7 +15,7 @@ import tiny
 from knowshift import models
 from knowshift.errors import InputError
 from knowshift.train import run
-from knowshift.train.data import read_pairs, to_dataset
+from knowshift.train.data import read_pairs, to_dataset, tokenize
 from knowshift.train.options import TrainOptions
 
 PAIRS = [
@@ -115,7 +115,7 @@ def test_the_prompt_is_not_in_the_loss_and_the_end_is(
     trainer = SFTTrainer(
         models.load_model(base_folder, dtype="float32"),
         args=run.sft_config(options, tmp_path),
-        train_dataset=to_dataset(read_pairs(data)),
+        train_dataset=to_dataset(tokenize(data, read_pairs(data), tokenizer, 256)[0]),
         processing_class=tokenizer,
     )
     rows = [trainer.train_dataset[index] for index in range(len(PAIRS))]

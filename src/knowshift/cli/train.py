@@ -9,7 +9,7 @@ from knowshift.cli.app import app
 from knowshift.cli.options import Model, Scheduler, Seed, TrainMethod
 
 UPDATES, ADAPTER, MORE = "Updates (the defaults are the paper's)", "Adapter", "Everything else"
-RESUME = "Checkpoints on the way"
+DATA, RESUME = "Data", "Checkpoints on the way"
 DRIFT = "Watching what the base knew"
 
 
@@ -33,6 +33,29 @@ def train(
         typer.Option("--data", metavar="train.jsonl", show_default=False, help="What to learn: prompt, completion."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="CKPT", show_default=False, help="The checkpoint to write.")],
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", rich_help_panel=DATA, help="Put prompt and completion through the chat template, as two turns."
+        ),
+    ] = False,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jinja",
+            rich_help_panel=DATA,
+            help="In place of the model's own; written with the checkpoint.",
+        ),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="other.jsonl", rich_help_panel=DATA, help='Mix in other data: lines as above, or {"text": ...}.'
+        ),
+    ] = None,
+    replay_share: Annotated[
+        float, typer.Option(rich_help_panel=DATA, help="The other data's share of all examples.")
+    ] = 0.1,
     method: TrainMethod = "sft",
     methods: Annotated[
         bool,
@@ -163,7 +186,9 @@ def train(
 
     [bold]The same again:[/]  knowshift train MODEL --data train.jsonl --out again --config tuned/run.json
 
-    A line of train.jsonl is {"prompt": ..., "completion": ...}; the loss is on the completion and its end alone.
+    A line of train.jsonl is {"prompt": ..., "completion": ...} or {"messages": [{"role": ..., "content": ...}, ...]}.
+    The loss is on the completion, or the assistant's last turn, and its end alone.
+
     Killed at any moment, the same command goes on where it was; what it kept for that is removed at the end.
 
     CKPT is a Hugging Face checkpoint with train_log.parquet (a row a step), run.json and a card.

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from knowshift.train.examples import ROLES
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method
 from knowshift.train.options import TrainOptions
@@ -29,6 +30,14 @@ def card(options: TrainOptions, methods: Sequence[Method], entry: Mapping[str, A
     names = ", ".join(options.method.split("+"))
     title = " with ".join(method.title for method in methods)
     sources = "\n".join(f"- {method.title}: {method.source}" for method in methods)
+    files = "\n".join(
+        f"| {role.replace('_', ' ')} | `{entry[role]['file']}`, SHA-256 `{entry[role]['sha256']}` |"
+        for role in ROLES
+        if role in entry
+    )
+    mixed = f", with {entry['replay']['examples']} examples of other data mixed in" if "replay" in entry else ""
+    learned = "every turn of the assistant" if options.set.get("assistant_only_loss") else "the completion and its end"
+    tokenizer = "with the chat template named below" if options.chat_template else "unchanged"
     watched = f"\n{sentence(entry['drift'])}\n" if "drift" in entry else ""
     return f"""---
 library_name: {"peft" if adapter else "transformers"}
@@ -37,15 +46,15 @@ tags: [knowshift, trl, {names}]
 ---
 # {options.out.name}
 
-{title} of `{options.model}` on {data["examples"]} prompt/completion pairs, {log.height} steps
-(loss {log["loss"][0]:.3f} at the first, {log["loss"][-1]:.3f} at the last). The loss is taken on the completion and
-its end token only. Weights were trained in float32{" under bfloat16 autocast" if options.bf16 else ""}. The tokenizer
-is the base's, unchanged.
+{title} of `{options.model}` on {data["examples"]} examples{mixed}, {log.height} steps
+(loss {log["loss"][0]:.3f} at the first, {log["loss"][-1]:.3f} at the last). The loss is taken on {learned}
+alone. Weights were trained in float32{" under bfloat16 autocast" if options.bf16 else ""}. The tokenizer is the
+base's, {tokenizer}.
 
 | | |
 |---|---|
 | base | `{options.model}`, `{base}` |
-| data | `{data["file"]}`, SHA-256 `{data["sha256"]}` |
+{files}
 
 {sources}
 {watched}

@@ -28,13 +28,13 @@ FREE = frozenset({"epochs", "max_steps", "scheduler", "warmup", "max_grad_norm",
 
 
 # Options that a run's result does not depend on, or that digests stand for.
-_ASIDE = ("model", "data", "out", "save_steps", "resume_from")
+_ASIDE = ("model", "data", "replay", "chat_template", "out", "save_steps", "resume_from")
 
 
-def made_from(options: Mapping[str, Any], *, base: str, data: str) -> dict[str, Any]:
-    """All that decides a run's result: its options as plain values, and digests of base and data."""
+def made_from(options: Mapping[str, Any], **digests: str | None) -> dict[str, Any]:
+    """All that decides a run's result: its options as plain values, and digests of what it reads, by role."""
     rest = {name: value for name, value in options.items() if name not in _ASIDE}
-    return {"base": base, "data": data, "processes": processes.count(), "options": rest}
+    return {**digests, "processes": processes.count(), "options": rest}
 
 
 @contextmanager
@@ -139,9 +139,10 @@ def asked_for(path: Path, made_from: Mapping[str, Any]) -> Path:
     if chosen is None:
         raise InputError(f"--resume-from {path}: no whole checkpoint of knowshift train here")
     theirs = read_json(chosen / RECORD)["made_from"]
-    for name, what in (("base", "model"), ("data", "data"), ("replay", "replay data"), ("processes", "process count")):
-        if theirs.get(name) != made_from.get(name):
-            raise InputError(f"--resume-from {path}: a checkpoint of another {what}: {theirs.get(name)}")
+    for name, here in made_from.items():
+        if name != "options" and theirs.get(name) != here:
+            what = {"base": "another model", "processes": "another number of processes"}.get(name, f"other {name}")
+            raise InputError(f"--resume-from {path}: a checkpoint of {what}: {theirs.get(name)}, here it is {here}")
     left, right = _flat(theirs["options"]), _flat(made_from["options"])
     for name in sorted((left.keys() | right.keys()) - FREE):
         if left.get(name) != right.get(name):

@@ -10,13 +10,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from knowshift.errors import InputError
 from knowshift.progress import bar
 
-SCHEMA = {
-    "step": pl.Int64,
-    "epoch": pl.Float64,
-    "loss": pl.Float64,
-    "learning_rate": pl.Float64,
-    "grad_norm": pl.Float64,
-    "tokens": pl.Int64,
+SCHEMA: dict[str, pl.DataType] = {
+    "step": pl.Int64(),
+    "epoch": pl.Float64(),
+    "loss": pl.Float64(),
+    "learning_rate": pl.Float64(),
+    "grad_norm": pl.Float64(),
+    "tokens": pl.Int64(),
 }
 
 
@@ -58,20 +58,22 @@ KNOWLEDGE = ("knowledge_lost", "knowledge_kl", "knowledge_log_prob", "knowledge_
 
 
 def log_table(history: list[dict[str, float]]) -> pl.DataFrame:
-    """One row a step: the columns of ``SCHEMA``, and those of ``KNOWLEDGE`` that were measured.
+    """One row a step: the columns of ``SCHEMA``, then one for each further figure that was logged.
 
     ``loss`` is the mean over the step's completion tokens before the update, ``learning_rate`` the one the update
-    used, ``grad_norm`` the norm before clipping, ``tokens`` all tokens seen so far without padding.
+    used, ``grad_norm`` the norm before clipping, ``tokens`` all tokens seen so far without padding. TRL adds
+    ``entropy`` and ``mean_token_accuracy`` of the completion tokens, methods add figures of their own.
     """
-    rows = [
-        {name: entry.get("num_tokens" if name == "tokens" else name) for name in SCHEMA}
+    measured = {
+        entry["step"]: {name: entry[name] for name in KNOWLEDGE if name in entry}
+        for entry in history
+        if "knowledge_kl" in entry
+    }
+    steps = [
+        {"tokens": entry.get("num_tokens"), **entry, **measured.get(entry["step"], {})}
         for entry in history
         if "loss" in entry
     ]
-    table = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    measured = [entry for entry in history if "knowledge_kl" in entry]
-    if not measured:
-        return table
-    schema = {"step": pl.Int64, **{name: pl.Float64 for name in KNOWLEDGE if name in measured[0]}}
-    figures = pl.DataFrame([{name: entry[name] for name in schema} for entry in measured], schema)
-    return table.join(figures, on="step", how="left")
+    further = dict.fromkeys(name for entry in steps for name in entry if name not in (*SCHEMA, "num_tokens"))
+    schema = SCHEMA | {name: pl.Float64() for name in further}
+    return pl.DataFrame([{name: entry.get(name) for name in schema} for entry in steps], schema=schema, orient="row")

@@ -38,7 +38,7 @@ class TrainOptions(Settings):
     """
 
     model: str = Field(description="the base: a folder, a hub id, an adapter folder or smollm2")
-    data: Path = Field(description='JSONL with "prompt" and "completion"')
+    data: Path = Field(description='JSONL with "prompt" and "completion", or "messages"')
     out: Path = Field(description="the checkpoint folder to write")
     method: str = Field(default="sft", description="one of knowshift.train.methods, or several joined by +")
     set: dict[str, Any] = Field(
@@ -56,6 +56,10 @@ class TrainOptions(Settings):
     bf16: bool | None = Field(default=None, description="bfloat16 autocast; by default where the processor has it")
     gradient_checkpointing: bool = Field(default=False, description="less memory, a quarter more time")
     merge: bool = Field(default=False, description="write a full checkpoint instead of an adapter")
+    chat: bool = Field(default=False, description="prompt and completion by the chat template, as two turns")
+    chat_template: Path | None = Field(default=None, description="a Jinja file in place of the model's own template")
+    replay: Path | None = Field(default=None, description='other data to mix in: JSONL as data, or with "text"')
+    replay_share: float = Field(default=0.1, gt=0, lt=1, allow_inf_nan=False, description="of all examples")
     save_steps: int | None = Field(
         default=None, ge=0, description="steps between checkpoints, 0: none; by default by the clock and their cost"
     )
@@ -101,6 +105,8 @@ class TrainOptions(Settings):
         methods = self.methods()
         if self.merge and not trains_adapter(methods):
             raise InputError(f"--merge has no effect with --method {self.method}")
+        if self.replay is None and "replay_share" in self.model_fields_set:
+            raise InputError("--replay-share has no effect without --replay")
         check_drift(self)
         return self
 
@@ -114,6 +120,8 @@ class TrainOptions(Settings):
         methods = self.methods()
         if not trains_adapter(methods):
             del values["merge"]
+        if self.replay is None:
+            del values["replay_share"]
         names = [name.strip() for name in self.method.split("+")]
         values["set"] |= {
             f"{name}.{option}": value

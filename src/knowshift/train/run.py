@@ -5,6 +5,7 @@ or not at all.
 """
 
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowshift import models
 from knowshift.errors import InputError, missing_extra
-from knowshift.files import atomic_folder, digest_file, read_json, write_parquet
+from knowshift.files import atomic_folder, read_json, write_parquet
 from knowshift.memory import keep_freed_memory
 from knowshift.models import contents
 from knowshift.models.write import write_like
@@ -22,7 +23,9 @@ from knowshift.progress import console
 from knowshift.runs import record
 from knowshift.train import processes
 from knowshift.train.checkpoints import PREFIX, Checkpoints, alone, asked_for, disk_watched, made_from
-from knowshift.train.data import check_pairs, read_pairs, to_dataset
+from knowshift.train.data import to_dataset
+from knowshift.train.examples import Examples, prepare, read_files
+from knowshift.train.loading import load_to_train
 from knowshift.train.methods import trains_adapter
 from knowshift.train.methods.method import Method, Run
 from knowshift.train.options import TrainOptions
@@ -55,21 +58,18 @@ def _train(options: TrainOptions) -> Path:
         options = options.model_copy(update={"bf16": bf16})
     methods = options.methods()
     with processes.together():
-        pairs = read_pairs(options.data)
+        files = read_files(options)
         _may_write(options.out)
         base = models.resolve(options.model)
         if options.out.resolve() == base.resolve():
             raise InputError(f"--out {options.out}: this is the base model's own folder")
         tokenizer = models.load_tokenizer(base)
-        merged = check_pairs(options.data, pairs, tokenizer, context_length(base, tokenizer))
+        context = context_length(base, tokenizer)
+        if options.set.get("packing") and options.set.get("max_length") is None:
+            options = options.model_copy(update={"set": {**options.set, "max_length": min(1024, context)}})
+        examples = prepare(options, *files, tokenizer, context)
         digest = models.digest(base)
-    if merged:
-        console.print(
-            f"note: in {merged} of {len(pairs)} examples a token spans the end of the prompt and the start of the "
-            "completion; end prompts on a token boundary",
-            soft_wrap=True,
-        )
-    kept = Checkpoints(options.out, made_from(options.settings(), base=digest, data=digest_file(options.data)))
+    kept = Checkpoints(options.out, made_from(options.settings(), base=digest, **examples.digests))
     full = "; nothing was written under this name"
     with ExitStack() as stack:
         with processes.together(), disk_watched(options.out, full):
@@ -78,19 +78,37 @@ def _train(options: TrainOptions) -> Path:
                 folder = stack.enter_context(atomic_folder(options.out))
                 settings, digests = options.settings(), {"base": digest}
                 entry = stack.enter_context(record(folder, "train", settings, seed=options.seed, models=digests))
-            start = _start(options, kept)
-        trainer, watched = _trained(Run(base, tokenizer, pairs, options), methods, kept, start)
+            start = kept.last()
+            if start is None and options.resume_from is not None:
+                start = asked_for(options.resume_from, kept.made_from)
+        run = Run(base, tokenizer, examples.pairs, options)
+        trainer, watched = _trained(run, examples, methods, kept, start)
         divided = processes.gather(trainer.model)
         with processes.together(), disk_watched(options.out, full):
             if processes.leads():
                 _write(trainer.model, folder, base, adapter=trains_adapter(methods) and not options.merge)
                 if watched is not None:
                     entry["drift"] = told(watched)
-                _describe(folder, entry, options, methods, trainer.state.log_history, len(pairs))
+                entry |= examples.record
+                _describe(folder, entry, options, methods, trainer.state.log_history)
                 entry |= {"processes": processes.count(), "divided": divided}
+                if start is not None:
+                    entry["resumed_at"] = int(start.name.removeprefix(PREFIX))
                 stack.close()
                 kept.remove()
+    if examples.merged:
+        _note(
+            f"in {examples.merged} of {len(examples.pairs)} examples a token spans the end of the prompt and the start "
+            "of the completion; end prompts on a token boundary"
+        )
+    for other in kept.others:
+        _note(f"{other} holds checkpoints of a run with other options or data, which were not used")
     return options.out
+
+
+def _note(text: str) -> None:
+    """What a user should know; said after the work, because what fails says one line alone."""
+    console.print(f"note: {text}", soft_wrap=True)
 
 
 def _describe(
@@ -99,16 +117,18 @@ def _describe(
     options: TrainOptions,
     methods: Sequence[Method],
     history: list[dict[str, float]],
-    examples: int,
 ) -> None:
-    """The log, the card, and what ``run.json`` says of the data."""
+    """The log, the card, the chat template of the user's own, and what methods leave."""
     from knowshift.train.card import card
     from knowshift.train.log import log_table
 
     log = log_table(history)
     write_parquet(folder / "train_log.parquet", log)
-    entry["data"] = {"file": str(options.data), "examples": examples, "sha256": digest_file(options.data)}
+    if options.chat_template is not None:
+        shutil.copyfile(options.chat_template, folder / "chat_template.jinja")
     (folder / "README.md").write_text(card(options, methods, entry, log), "utf-8")
+    for method in methods:
+        method.leave(folder)
 
 
 def context_length(base: Path, tokenizer: Any) -> int:
@@ -123,21 +143,8 @@ def context_length(base: Path, tokenizer: Any) -> int:
     return int(min(limit for limit in limits if limit))
 
 
-def _start(options: TrainOptions, kept: Checkpoints) -> Path | None:
-    """The checkpoint to go on from: this run's own last one, else the one asked for."""
-    own = kept.last()
-    if own is not None:
-        console.print(f"going on from step {own.name.removeprefix(PREFIX)}", soft_wrap=True)
-        return own
-    for other in kept.others:
-        console.print(
-            f"note: {other} holds checkpoints of a run with other options or data; they are not used", soft_wrap=True
-        )
-    return None if options.resume_from is None else asked_for(options.resume_from, kept.made_from)
-
-
 def _trained(
-    run: Run, methods: Sequence[Method], kept: Checkpoints, start: Path | None
+    run: Run, examples: Examples, methods: Sequence[Method], kept: Checkpoints, start: Path | None
 ) -> tuple[Any, "KnowledgeCallback | None"]:
     """TRL's trainer after training, and what watched it.
 
@@ -152,8 +159,7 @@ def _trained(
     from knowshift.train.trainer import Trainer
 
     keep_freed_memory()
-    # What is to be divided is never whole on a device.
-    model = models.load_model(run.base, dtype="float32", device="cpu" if processes.shards() else None)
+    model = load_to_train(run.base)
     bars = not datasets.are_progress_bars_disabled()
     with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="knowshift-") as scratch, quiet():
         datasets.disable_progress_bars()
@@ -168,7 +174,7 @@ def _trained(
                 arguments |= method.arguments(model, run)
             arguments |= {
                 "args": sft_config(run.options, Path(scratch)),
-                "train_dataset": to_dataset(run.pairs),
+                "train_dataset": to_dataset(examples.tokens(run)),
                 "processing_class": run.tokenizer,
                 "callbacks": [
                     Watch(stack),
@@ -184,6 +190,7 @@ def _trained(
             trainer.train(resume_from_checkpoint=None if start is None else str(start))
             if watched is not None:
                 rewind(trainer, watched)
+            trainer.finish()
         finally:
             if bars:
                 datasets.enable_progress_bars()

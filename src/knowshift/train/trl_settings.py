@@ -145,6 +145,7 @@ def sft_config(options: TrainOptions, folder: Path) -> Any:
         "ddp_find_unused_parameters": False,
     }
     settings |= {name: value for name, value in options.set.items() if "." not in name}
+    settings.pop("assistant_only_loss", None)  # is in the labels by now
     settings |= {
         "output_dir": str(folder),
         "completion_only_loss": True,

@@ -125,6 +125,9 @@ class Keeper:
     def after_update(self, model: Module, learning_rate: float) -> None:
         """The optimizer has moved the weights with this learning rate."""
 
+    def finish(self, model: Module) -> None:
+        """All updates are made, and what is to be written is in the model; this may still change it."""
+
     def metrics(self) -> dict[str, float]:
         """Figures of the last update for the training log, by column name."""
         return {}
