@@ -34,8 +34,8 @@ def own_draws(seed: int) -> Iterator[None]:
         yield
 
 
-def batches(trainer: Trainer, rows: Sequence[int]) -> Iterator[tuple[dict[str, Any], float]]:
-    """Examples of the trainer's data in the given order, collated as for training.
+def batches(trainer: Trainer, examples: Sequence[Any]) -> Iterator[tuple[dict[str, Any], float]]:
+    """Examples, such as rows of the trainer's data, in the given order, collated as for training.
 
     Processes share them, and have equally many batches: one without examples left gets others again, of weight 0.
 
@@ -43,29 +43,20 @@ def batches(trainer: Trainer, rows: Sequence[int]) -> Iterator[tuple[dict[str, A
         What the model takes, on its device, and its weight.
     """
     size, processes = trainer.args.per_device_train_batch_size, trainer.accelerator.num_processes
-    for start in range(0, len(rows), size * processes):
+    for start in range(0, len(examples), size * processes):
         first = start + size * trainer.accelerator.process_index
-        own = rows[first : first + size]
-        examples = [trainer.train_dataset[row] for row in own or rows[:size]]
-        yield trainer._prepare_inputs(trainer.data_collator(examples)), 1.0 if own else 0.0
+        own = examples[first : first + size]
+        yield trainer._prepare_inputs(trainer.data_collator(list(own or examples[:size]))), 1.0 if own else 0.0
 
 
-def add_gradients(trainer: Trainer, model: Module, rows: Sequence[int], scale: float = 1.0) -> float:
+def add_gradients(trainer: Trainer, model: Module, examples: Sequence[Any], scale: float = 1.0) -> None:
     """Add to each weight's ``grad`` that of the completions' summed cross-entropy, times ``scale``.
 
     Args:
         model: as the trainer calls it; where processes share the examples, it is the mean of theirs that is added.
-        rows: examples of the trainer's data.
-
-    Returns:
-        This process's sum of cross-entropies, in nats.
     """
-    total = 0.0
-    for inputs, weight in batches(trainer, rows):
-        loss = summed_loss(model, inputs)
-        torch.autograd.backward(loss * (scale * weight))
-        total += weight * float(loss.detach())
-    return total
+    for inputs, weight in batches(trainer, examples):
+        torch.autograd.backward(summed_loss(model, inputs) * (scale * weight))
 
 
 def summed_loss(model: Module, inputs: dict[str, Any]) -> Tensor:

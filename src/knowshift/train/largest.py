@@ -33,7 +33,7 @@ def largest(tensors: Sequence[Tensor], count: int) -> Iterator[Tensor]:
     Yields:
         For each tensor, a bool mask of the shape of its local part; ``count`` in all, over all processes.
     """
-    groups = [_sharers(tensor) for tensor in tensors]
+    groups = [sharers(tensor) for tensor in tensors]
     if count <= 0:
         yield from (torch.zeros_like(local(tensor), dtype=torch.bool) for tensor in tensors)
         return
@@ -88,7 +88,7 @@ def _shared_out(own: int, group: Any, device: torch.device) -> tuple[int, int]:
     return int(counts[: dist.get_rank(group)].sum()), int(counts.sum())
 
 
-def _sharers(tensor: Tensor) -> Any:
+def sharers(tensor: Tensor) -> Any:
     """The processes among which a tensor is split by rows; None where this one holds all of it."""
     placements = getattr(tensor, "placements", ())
     split = [dimension for dimension, placement in enumerate(placements) if placement.is_shard()]

@@ -32,13 +32,14 @@ def answers(
     max_new_tokens: int,
     seed: int,
     lines: Collection[int] = (),
+    whole: bool = True,
 ) -> list[str]:
     """One answer to each prompt, as the text goes on there, empty where there was none.
 
     Of several processes the first asks for all.
 
-    An answer that was cut off by ``max_new_tokens`` ends with its last whole sentence, since an end would otherwise
-    be learned where none was.
+    With ``whole``, an answer that was cut off by ``max_new_tokens`` ends with its last whole sentence, since an end
+    would otherwise be learned where none was.
 
     Args:
         temperature: 0 takes the most likely token each time.
@@ -47,7 +48,7 @@ def answers(
     said: list[str] = []
     if processes.leads() and prompts:
         drawn = _asked(model, tokenizer, prompts, temperature, max_new_tokens, seed)
-        said = [ended(each, line=number in lines) for number, each in enumerate(drawn)]
+        said = [ended(each, line=number in lines) if whole else each.text for number, each in enumerate(drawn)]
     if processes.count() > 1:
         from accelerate.utils import broadcast_object_list
 

@@ -78,6 +78,11 @@ class Trainer(Resumable):
                 keeper.before_update(model)
         return loss
 
+    def finish(self) -> None:
+        """To be called once after training: what keepers do to the trained weights at last."""
+        for keeper in self.keepers:
+            keeper.finish(self.model_wrapped)
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The optimizer of ``optim``, whose library may be missing or whose arguments wrong."""
         with refusals():

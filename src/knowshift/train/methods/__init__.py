@@ -14,6 +14,7 @@ METHODS = {
     "dora": "lora.Dora",
     "mofo": "mofo.Mofo",
     "self-distill": "self_distill.SelfDistill",
+    "settle": "settle.Settle",
     "top-gradient": "top_gradient.TopGradient",
     "freeze": "freeze.Freeze",
     "hft": "hft.Hft",

@@ -120,9 +120,10 @@ class _Mask(Keeper):
         from knowshift.train.origin import trained
         from knowshift.weights.ranking import exact
 
-        seed = derive(self.seed, "top-gradient")
+        seed, data = derive(self.seed, "top-gradient"), self.trainer.train_dataset
+        examples = [data[row] for row in shuffled(len(data), seed)[: self.examples]]
         with own_draws(seed):
-            add_gradients(self.trainer, model, shuffled(len(self.trainer.train_dataset), seed)[: self.examples])
+            add_gradients(self.trainer, model, examples)
         parameters = dict(trained(model))
         share = exact(self.method.share)
         count = sum(parameter.numel() for parameter in parameters.values()) * share.numerator // share.denominator
