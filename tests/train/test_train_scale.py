@@ -144,3 +144,24 @@ def test_configurations_are_accelerates(file: Path) -> None:
     given = yaml.safe_load(file.read_text())
     for section in ("fsdp_config", "deepspeed_config"):
         assert given.get(section, {}).keys() <= known, section
+
+
+def test_one_that_is_killed_does_not_leave_the_other_waiting(place: Path, tmp_path: Path) -> None:
+    """It would wait for half an hour; the launcher ends it."""
+    out = tmp_path / "out"
+    script = tmp_path / "dying.py"
+    script.write_text(
+        "import os, signal\n"
+        "from knowshift.cli import main\n"
+        "from knowshift.train.trainer import Trainer\n"
+        "step, done = Trainer.training_step, []\n"
+        "def dying(self, *rest, **more):\n"
+        "    done.append(1)\n"
+        "    if len(done) == 3 and os.environ['RANK'] == '1':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, *rest, **more)\n"
+        "Trainer.training_step = dying\n"
+        f"main(['train', {str(place / 'base')!r}, '--data', {str(place / 'train.jsonl')!r}, '--out', {str(out)!r}])\n"
+    )
+    done = launch("ddp.yaml", script)
+    assert done.returncode != 0 and "SIGKILL" in done.stderr and not out.exists()

@@ -85,7 +85,8 @@ def together() -> Iterator[None]:
     Every process must come to the block. Another exception than bad input passes at once.
 
     Raises:
-        InputError: the first process's, else that of the next.
+        InputError: on the first process: its own, else that of the next.
+        SystemExit: on the others, a moment later, with status 2.
     """
     found: Exception | None = None
     try:
@@ -96,6 +97,9 @@ def together() -> Iterator[None]:
         from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
         said = [text for text in gather_object([None if found is None else _line(found)]) if text is not None]
+        if said and not leads():  # the first says it
+            time.sleep(_GRACE)
+            raise SystemExit(2)
         if said and not isinstance(found, InputError):
             raise InputError(said[0]) from found
     if found is not None:
