@@ -21,6 +21,9 @@ FRACTIONS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.4, 0.6)
 # What a cell decides, and a plan's `train` therefore cannot.
 RESERVED = ("model", "data", "out", "method", "set", "seed", "merge", "resume_from", "save_steps")
 
+# Of mastery what the plan decides elsewhere, or no study varies.
+FIXED = ("seed", "chat")
+
 
 class Keys(BaseModel):
     """Keys of a plan: immutable, no unknown names."""
@@ -185,9 +188,9 @@ class Plan(Keys):
         for key in RESERVED:
             if key in self.train:
                 raise ValueError(f"train: {key} is not set here: cells decide it" + _place_of(key))
-        if self.mastery.chat or self.mastery.seed:
-            wrong = "chat" if self.mastery.chat else "seed"
-            raise ValueError(f"mastery: {wrong} is not set here" + (": seed of the plan is" if wrong == "seed" else ""))
+        for name in FIXED:
+            if getattr(self.mastery, name):
+                raise ValueError(f"mastery: {name} is not set here{': seed of the plan is' if name == 'seed' else ''}")
         return self
 
     def _check_filters(self, labels: list[str]) -> None:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from knowshift.errors import InputError
 from knowshift.facts.fact import decode
 from knowshift.files import atomic_file
-from knowshift.study.plan import Plan, check
+from knowshift.mastery.ask import MasteryOptions
+from knowshift.study.plan import FIXED, Plan, check
 
 PRESETS = ("paper", "small", "smoke")
 
@@ -137,6 +138,8 @@ def _commented(keys: BaseModel, depth: int) -> Iterator[str]:
     indent = "  " * depth
     for name, field in type(keys).model_fields.items():
         value = getattr(keys, name)
+        if isinstance(keys, MasteryOptions) and name in FIXED:
+            continue
         if not depth:
             yield ""
         if field.description:
