@@ -194,6 +194,7 @@ def train(
     CKPT is a Hugging Face checkpoint with train_log.parquet (a row a step), run.json and a card.
     """
     from knowshift import steps
+    from knowshift.train import processes
     from knowshift.train.settings import gathered
 
     lora = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
@@ -202,7 +203,9 @@ def train(
         for name, value in context.params.items()
         if name not in ("methods", "sets", "config") and _given(context, name)
     }
-    typer.echo(f"{steps.train(gathered(flags, sets or [], config))}")
+    folder = steps.train(gathered(flags, sets or [], config))
+    if processes.leads():
+        typer.echo(f"{folder}")
 
 
 def _given(context: typer.Context, name: str) -> bool:

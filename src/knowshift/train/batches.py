@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate import Accelerator
 
 
 def once(batches: Iterator[dict[str, Any]], accelerator: Accelerator, size: int) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ def load_to_train(base: Path) -> PreTrainedModel:
 def _shapes(base: Path) -> PreTrainedModel:
     """The model with memory of its own for every weight, as accelerate wants it, but none of it touched."""
     import torch
-    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+    from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(base, local_files_only=True)

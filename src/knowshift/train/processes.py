@@ -62,7 +62,7 @@ def joined(timeout: float) -> Iterator[None]:
         return
     if shards() and os.environ.get("FSDP_VERSION", "2") == "1":
         raise InputError("accelerate launch: FSDP 1 is not supported: set fsdp_version: 2, as configs/fsdp2.yaml does")
-    from accelerate import PartialState  # type: ignore[import-untyped]
+    from accelerate import PartialState
 
     from knowshift import models
 
@@ -94,7 +94,7 @@ def together() -> Iterator[None]:
     except (InputError, OSError) as error:
         found = error
     if count() > 1:
-        from accelerate.utils import gather_object  # type: ignore[import-untyped]
+        from accelerate.utils import gather_object
 
         said = [text for text in gather_object([None if found is None else _line(found)]) if text is not None]
         if said and not leads():  # the first says it
@@ -160,7 +160,7 @@ def _whole(parameter: Any) -> Tensor:
     if hasattr(parameter, "placements"):  # torch's DTensor, as FSDP2 makes it
         full = parameter.detach().full_tensor()
         return full.cpu() if leads() else torch.empty_like(full, device="meta")
-    import deepspeed  # type: ignore[import-not-found]
+    import deepspeed
 
     with deepspeed.zero.GatheredParameters([parameter]):
         full = parameter.detach()
