@@ -67,7 +67,7 @@ def mark_done(
 
 def read_done(folder: Path, key: str) -> Done | None:
     """The mark of a finished cell, its files not looked at; None if there is none, or none that can be read."""
-    values = _read(folder / DONE)
+    values = read_mark(folder / DONE)
     try:
         done = Done(**values)
         return done if done.key == key else None
@@ -101,11 +101,11 @@ def mark_failed(folder: Path, traceback: str) -> str:
 
 def read_error(folder: Path) -> str | None:
     """The last line of the error that a cell failed with; None if it did not."""
-    values = _read(folder / FAILED)
+    values = read_mark(folder / FAILED)
     return str(values.get("error", "")) if values else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mark(path: Path) -> dict[str, Any]:
     """What a mark holds; nothing if it is missing or damaged, for then it marks nothing."""
     try:
         values = read_json(path)

@@ -5,6 +5,7 @@ try left behind: steps that can go on where they were do so. Everything a kind n
 that a scheduler can list kinds and load no model.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from knowshift.errors import InputError
 from knowshift.files import digest_file, digest_of, make_folder, write_json
 from knowshift.memory import return_freed_memory
 from knowshift.study.cell import Task
-from knowshift.study.marks import CELL, Done, mark_done, read_done
+from knowshift.study.marks import CELL, DONE, Done, mark_done, read_done, read_mark
 from knowshift.study.peak import Peak
 
 # Of a process that was told to end; longer means that it never was.
 LOCK_SECONDS = 60.0
+# Of work, before freed memory is worth collecting.
+WORTH_SECONDS = 1.0
+LOCK, LOG = ".lock", "log.txt"
+KEPT = (LOCK, LOG)
 MODEL = "model"  # a trained model's folder in its cell's
 
 
@@ -80,7 +85,7 @@ def do(task: Task, out: Path) -> Done:
     """
     folder = make_folder(task.folder(out))
     try:
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
             return _do(task, out, folder)
     except Timeout as error:
         raise InputError(f"{folder}: another process is at work here") from error
@@ -89,11 +94,12 @@ def do(task: Task, out: Path) -> Done:
 def _do(task: Task, out: Path, folder: Path) -> Done:
     kind = KINDS[task.kind]
     inputs = {key: _read(task, out, name) for name, key in task.inputs.items()}
-    write_json(folder / CELL, task.as_json())
+    _begin(task, folder, inputs)
     started, peak = time.monotonic(), Peak()
     kind.load()(task, out, folder)
     seconds = time.monotonic() - started
-    return_freed_memory()
+    if seconds > WORTH_SECONDS:
+        return_freed_memory()
     result = result_of(kind, folder)
     return mark_done(
         folder,
@@ -104,6 +110,17 @@ def _do(task: Task, out: Path, folder: Path) -> Done:
         seconds=seconds,
         peak_bytes=peak.read(),
     )
+
+
+def _begin(task: Task, folder: Path, inputs: dict[str, str]) -> None:
+    """Note what is begun; what an earlier try made of other inputs is removed, and its mark in any case."""
+    (folder / DONE).unlink(missing_ok=True)
+    begun = {**task.as_json(), "read": inputs}
+    if (folder / CELL).exists() and read_mark(folder / CELL).get("read") != inputs:
+        for left in folder.iterdir():
+            if left.name not in KEPT:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    write_json(folder / CELL, begun)
 
 
 def result_of(kind: Kind, folder: Path) -> str:
