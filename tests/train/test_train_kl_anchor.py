@@ -246,6 +246,8 @@ def test_places_pass_over_padding_and_the_next_text_of_a_row() -> None:
     assert places(inputs, "prompts").int().tolist() == [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]
     assert places(inputs, "completions").int().tolist() == [[0, 1, 1, 0, 0, 0], [1, 1, 0, 0, 1, 0]]
     assert places(inputs, "all").int().tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0]]
+    filler = {"labels": torch.full((1, 6), -100), "attention_mask": torch.ones(1, 6)}
+    assert not places(filler, "prompts").any() and not places(filler, "all").any()
 
 
 @pytest.mark.parametrize(

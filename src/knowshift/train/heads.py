@@ -137,6 +137,8 @@ def places(inputs: dict[str, Any], on: str) -> Tensor:
         # In a row of several texts each begins at position 0, which nothing of its own predicts.
         real &= inputs["position_ids"] != 0
     learned = labels != -100
+    # A row that teaches nothing fills up the last batch of an epoch.
+    real &= learned.any(dim=1, keepdim=True)
     following = {"prompts": real & ~learned, "completions": learned, "all": real | learned}[on]
     return torch.nn.functional.pad(following[:, 1:], (0, 1))
 
