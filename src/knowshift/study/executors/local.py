@@ -54,7 +54,7 @@ class Local:
         self._out = out
         self._memory = int(MEMORY_SHARE * free_memory())
         self._gpus = gpus()
-        self.size = workers or default_workers(len(os.sched_getaffinity(0)), len(self._gpus), self._memory, needs)
+        self.size = workers or default_workers(processors(), len(self._gpus), self._memory, needs)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -123,7 +123,7 @@ class Local:
 
     def _share(self, number: int) -> dict[str, str]:
         """What a worker is told of processors and GPUs; what the user has set stays."""
-        threads = max(1, len(os.sched_getaffinity(0)) // self.size)
+        threads = max(1, processors() // self.size)
         shares = {name: str(threads) for name in THREADS if name not in os.environ}
         if self._gpus:
             shares[VISIBLE] = self._gpus[number % len(self._gpus)]
@@ -135,6 +135,11 @@ def default_workers(processors: int, gpus: int, memory: int, needs: list[int]) -
     if gpus:
         return gpus
     return max(1, min(processors, memory // max([1, *needs])))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
