@@ -58,7 +58,7 @@ KNOWLEDGE = ("knowledge_lost", "knowledge_kl", "knowledge_log_prob", "knowledge_
 
 
 def log_table(history: list[dict[str, float]]) -> pl.DataFrame:
-    """One row a step: the columns of ``SCHEMA``, then one for each further figure that was logged.
+    """One row a step: the columns of ``SCHEMA``, then by name one for each further figure logged.
 
     ``loss`` is the mean over the step's completion tokens before the update, ``learning_rate`` the one the update
     used, ``grad_norm`` the norm before clipping, ``tokens`` all tokens seen so far without padding. TRL adds
@@ -74,6 +74,6 @@ def log_table(history: list[dict[str, float]]) -> pl.DataFrame:
         for entry in history
         if "loss" in entry
     ]
-    further = dict.fromkeys(name for entry in steps for name in entry if name not in (*SCHEMA, "num_tokens"))
-    schema = SCHEMA | {name: pl.Float64() for name in further}
+    further = {name for entry in steps for name in entry} - {*SCHEMA, "num_tokens"}
+    schema = SCHEMA | {name: pl.Float64() for name in sorted(further)}
     return pl.DataFrame([{name: entry.get(name) for name in schema} for entry in steps], schema=schema, orient="row")

@@ -92,6 +92,10 @@ def _train(options: TrainOptions) -> Path:
                 entry |= examples.record
                 _describe(folder, entry, options, methods, trainer.state.log_history)
                 entry |= {"processes": processes.count(), "divided": divided}
+                entry["train_seconds"] = next(
+                    (line["train_runtime"] for line in reversed(trainer.state.log_history) if "train_runtime" in line),
+                    None,
+                )
                 if start is not None:
                     entry["resumed_at"] = int(start.name.removeprefix(PREFIX))
                 stack.close()
