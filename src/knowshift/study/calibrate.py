@@ -99,7 +99,6 @@ class _Bench:
         from knowshift.train.methods import trains_adapter
         from knowshift.train.options import TrainOptions
 
-        plan = self.plan
         self.tuned = self.folder / f"tuned-{len(list(self.folder.glob('tuned-*')))}"
         options = TrainOptions(
             model=self.model,
