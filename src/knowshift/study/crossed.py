@@ -9,7 +9,7 @@ narrow. Takes numbers alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -149,9 +149,14 @@ def _joined(each: Floats, facts: Estimate, ends: Ends | None) -> Crossed:
     if len(each) == 1:
         return Crossed(facts.value, facts.low, facts.high, None, 1)
     spread = float(each.std(ddof=1))
-    leg = spread / np.sqrt(len(each)) * float(student.ppf((1 + CONFIDENCE) / 2, len(each) - 1))
+    leg = spread / np.sqrt(len(each)) * _quantile(len(each) - 1)
     low = facts.value - float(np.hypot(facts.value - facts.low, leg))
     high = facts.value + float(np.hypot(facts.high - facts.value, leg))
     if ends is not None:
         low, high = max(low, ends[0]), min(high, ends[1])
     return Crossed(facts.value, low, high, spread, len(each))
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    return float(student.ppf((1 + CONFIDENCE) / 2, freedom))
