@@ -9,7 +9,8 @@ import tiny
 from knowshift.errors import InputError
 from knowshift.facts.fact import Fact
 from knowshift.facts.prompts import qa_prompt
-from knowshift.generate.encode import continuations
+from knowshift.generate import reader
+from knowshift.generate.encode import continuations, encode
 from knowshift.generate.engine import Prompt
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.measure.accuracy import evaluate
@@ -127,27 +128,32 @@ def test_what_cannot_be_scored_is_one_line() -> None:
         evaluate(engine, [Fact("x", "Who?", ("a",))], form="chat")
     with torch.no_grad():
         engine.model.model.norm.weight[0] = float("nan")
-    with pytest.raises(InputError, match="not finite"):
+    engine.model.name_or_path = "folder/damaged"
+    with pytest.raises(
+        InputError, match=r"^folder/damaged: the model's logits are not finite: its weights are damaged$"
+    ):
         evaluate(engine, [Fact("x", "Who?", ("a",))])
 
 
+@pytest.mark.parametrize("worth", [1, 1_000_000], ids=["begun apart", "all in one pack"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3"])
-def test_how_all_prompts_begin_is_read_once(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_prompts_begin_is_read_once(architecture: str, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "WORTH_SHARING", worth)
     engine, facts = engine_of(architecture), questions(40)
     shots = [Fact(str(index), f"Where is the river {index}?", ("France",)) for index in range(3)]
-    read, forward = [], engine._forward
-
-    def watched(ids: torch.Tensor, **options: object) -> object:
-        read.append(ids.shape)
-        return forward(ids, **options)
-
-    monkeypatch.setattr(engine, "_forward", watched)
+    engine.rows = 1000  # so that one pack holds all
+    evaluate(engine, facts[:2], max_new_tokens=1, form="few-shot", shots=shots)  # tries whether the model can be packed
+    widths: list[int] = []
+    engine.model.register_forward_pre_hook(
+        lambda _, __, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
     table = evaluate(engine, facts, max_new_tokens=NEW, form="few-shot", shots=shots)
     start = "".join(f"Question: {shot.question}\nAnswer: France\n\n" for shot in shots)
-    begun = len(engine.tokenizer(start).input_ids)
-    assert read[0][0] == 1
-    assert read[0][1] >= begun
-    assert all(shape[1] < begun for shape in read[1:])
+    prompts = [Prompt(f"{start}Question: {fact.question}\nAnswer:", "") for fact in facts]
+    gold = continuations(engine.tokenizer, prompts, [f" {fact.answers[0]}" for fact in facts])
+    texts = [ids + more[:-1] for ids, more in zip(encode(engine.tokenizer, prompts), gold, strict=True)]
+    distinct = {tuple(text[: end + 1]) for text in texts for end in range(len(text))}
+    assert sum(width for width in widths if width > 1) == len(distinct)
     for row, fact in zip(table.rows(named=True), facts, strict=True):
         text, tokens, total = slow(engine, f"{start}Question: {fact.question}\nAnswer:", f" {fact.answers[0]}")
         assert row["text"] == next((line for line in text.splitlines() if line.strip()), "")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from knowshift.compiled import bits_of, exponential, float_of, highest_of, in_threads, vector
-from knowshift.errors import InputError
+from knowshift.generate.engine import NotFinite
 
 BLOCK = 256
 
@@ -31,7 +31,7 @@ def draw(logits: torch.Tensor, temperature: float, owners: Array, uniforms: Arra
         uniforms: for each draw, its number in [0, 1).
 
     Raises:
-        InputError: if a row of logits holds a NaN or +infinity.
+        NotFinite: if a row of logits holds a NaN or +infinity.
     """
     if logits.device.type == "cpu":
         return _draw_compiled(logits, temperature, owners, uniforms)
@@ -42,7 +42,7 @@ def likeliest(logits: torch.Tensor) -> Array:
     """The most likely token of each row, the first among equals.
 
     Raises:
-        InputError: if a row of logits holds a NaN.
+        NotFinite: if a row of logits holds a NaN.
     """
     best = logits.max(-1)
     _refuse(best.values.isnan())
@@ -87,7 +87,7 @@ def _draw_compiled(logits: torch.Tensor, temperature: float, owners: Array, unif
 
 def _refuse(damaged: torch.Tensor) -> None:
     if damaged.any():
-        raise InputError("the model's logits are NaN: its weights are damaged")
+        raise NotFinite("NaN")
 
 
 @vector

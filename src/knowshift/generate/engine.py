@@ -4,6 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from knowshift.errors import InputError
+
+
+class NotFinite(InputError):
+    """A model's logits are NaN or infinite; an engine says of which model."""
+
+    def __init__(self, found: str, model: str = "") -> None:
+        super().__init__(f"{model}: " * bool(model) + f"the model's logits are {found}: its weights are damaged")
+        self.found = found
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from knowshift.errors import InputError
+from knowshift.generate.engine import NotFinite
+
+# Rows of logits that are widened to float32 at once.
+PART = 64
 
 
 class Given:
@@ -24,6 +27,10 @@ class Given:
     def tokens(self, index: int) -> int:
         """How many tokens the continuation of one prompt has."""
         return len(self._ids[index])
+
+    def read(self, index: int) -> list[int]:
+        """What of one continuation is read behind its prompt: all but its last token, which predicts no more of it."""
+        return self._ids[index][:-1]
 
     def longest(self, members: Sequence[int]) -> int:
         """The most tokens that one of ``members`` has."""
@@ -46,30 +53,38 @@ class Given:
         Nothing in a causal model looks to the right, so the padding is seen by none of the tokens.
 
         Returns:
-            (members, length + longest) token ids, and the longest.
+            (members, length + most read behind) token ids, and how many that are.
         """
-        width = self.longest(members)
+        width = max(len(self.read(index)) for index in members)
         rows = [
-            [*prompt, *self._ids[index], *[0] * (width - self.tokens(index))]
+            [*prompt, *self.read(index), *[0] * (width - len(self.read(index)))]
             for prompt, index in zip(prompts, members, strict=True)
         ]
         return torch.tensor(rows), width
 
+    def taken(self, members: Sequence[int], width: int) -> list[int]:
+        """Of (members, 1 + ``width``) rows of logits, flat, those that ``take`` wants."""
+        numbers = enumerate(members)
+        return [row * (1 + width) + place for row, index in numbers for place in range(self.tokens(index))]
+
     def take(self, members: Sequence[int], logits: torch.Tensor) -> None:
-        """Read the log-probabilities of ``members`` off (members, at least 1 + longest, vocabulary) logits.
+        """Read the log-probabilities of ``members`` off their logits, (tokens of all in turn, vocabulary).
 
         Raises:
-            InputError: if one is not finite.
+            NotFinite: if one is not finite.
         """
-        width = self.longest(members)
-        if not width:
+        sizes = [self.tokens(index) for index in members]
+        targets = torch.tensor([token for index in members for token in self._ids[index]], device=logits.device)
+        if not len(targets):
             return
-        logits = logits[:, -1 - width : -1].float()
-        padded = [self._ids[index] + [0] * (width - self.tokens(index)) for index in members]
-        targets = torch.tensor(padded, device=logits.device)
-        found = logits.gather(-1, targets[..., None])[..., 0] - logits.logsumexp(-1)
-        for index, row in zip(members, found.double().cpu(), strict=True):
-            total = row[: self.tokens(index)].sum()
-            if not total.isfinite():
-                raise InputError("the model's logits are not finite: its weights are damaged")
-            self.log_probs[index] = float(total)
+        parts = zip(torch.split(logits, PART), torch.split(targets, PART), strict=True)
+        found = torch.cat([_log_probs(*part) for part in parts]).cpu()
+        for index, own in zip(members, torch.split(found, sizes), strict=True):
+            if not own.sum().isfinite():
+                raise NotFinite("not finite")
+            self.log_probs[index] = float(own.sum())
+
+
+def _log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = logits.float()
+    return (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)).double()

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from knowshift.generate.encode import common_prefix
-from knowshift.generate.slots import can_be_slots
+from knowshift.generate.slots import can_be_slots, lay_out
 
 NAME = "knowshift_packed"
 # Places that attention reads for a token, at most.
@@ -32,36 +32,46 @@ class Packed:
     Attributes:
         ids: (1, tokens) the distinct ones.
         positions: (1, tokens) of each in its texts.
-        places: (texts, longest) for each token of each text its number among the distinct ones; 0 after its end.
-        own: (tokens,) for each distinct token a place in ``places``, flat.
+        places: (texts, longest) for each token of each text its number: first the ``start`` tokens that all begin with,
+            then the distinct ones; ``start`` after its end.
+        own: (tokens,) for each distinct token a place in ``places`` from ``start`` on, flat.
+        start: how many tokens that all texts begin with the model has read before: its cache begins with them.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     places: torch.Tensor
     own: torch.Tensor
+    start: int = 0
 
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
-        return Packed(*(getattr(self, name).to(device) for name in self.__slots__))
+        ids, positions, places, own = (
+            tensor.to(device) for tensor in (self.ids, self.positions, self.places, self.own)
+        )
+        return Packed(ids, positions, places, own, self.start)
 
 
-def pack(texts: Sequence[Sequence[int]]) -> Packed:
-    """Lay out texts, none empty; each shares with the one before it, so they should be sorted."""
+def pack(texts: Sequence[Sequence[int]], start: int = 0) -> Packed:
+    """Lay out texts, each longer than the ``start`` tokens they all begin with and that are left out.
+
+    Each shares with the one before it, so they should be sorted.
+    """
     longest = max(map(len, texts))
     ids: list[int] = []
     positions: list[int] = []
     own: list[int] = []
     places: list[list[int]] = []
     for number, text in enumerate(texts):
-        shared = common_prefix(texts[number - 1], text) if number else 0
-        row = places[-1][:shared] if number else []
-        row += range(len(ids), len(ids) + len(text) - shared)
+        shared = common_prefix(texts[number - 1], text) if number else start
+        row = places[-1][:shared] if number else list(range(start))
+        row += range(start + len(ids), start + len(ids) + len(text) - shared)
         ids += text[shared:]
         positions += range(shared, len(text))
-        own += range(number * longest + shared, number * longest + len(text))
-        places.append(row + [0] * (longest - len(row)))
-    return Packed(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(places), torch.tensor(own))
+        before = number * (longest - start) - start
+        own += range(before + shared, before + len(text))
+        places.append(row + [start] * (longest - len(row)))
+    return Packed(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(places), torch.tensor(own), start)
 
 
 def tokens_apart(texts: Sequence[Sequence[int]]) -> int:
@@ -81,20 +91,21 @@ def can_pack(model: Any, longest: int) -> bool:
     )
 
 
-def batches_of(texts: Sequence[tuple[int, ...]], tokens: int) -> list[list[int]]:
+def batches_of(texts: Sequence[tuple[int, ...]], tokens: int, start: int = 0) -> list[list[int]]:
     """Numbers of the texts to pack together: alike ones, at most ``tokens`` distinct ones unless a text has more.
 
-    Laid out they have at most ``LAID_OUT`` times as many places.
+    Laid out they have at most ``LAID_OUT`` times as many places. The ``start`` tokens that all begin with do not count.
     """
     grouped: list[list[int]] = []
     count = width = 0
     for index in sorted(range(len(texts)), key=lambda index: (texts[index], index)):
         text = texts[index]
-        longest = max(width, len(text))
-        new = len(text) - (common_prefix(texts[grouped[-1][-1]], text) if grouped else 0)
+        longest = max(width, len(text) - start)
+        new = len(text) - (common_prefix(texts[grouped[-1][-1]], text) if grouped else start)
         if not grouped or count + new > tokens or longest * (len(grouped[-1]) + 1) > LAID_OUT * tokens:
             grouped.append([])
-            count, longest, new = 0, len(text), len(text)
+            count = 0
+            longest = new = len(text) - start
         grouped[-1].append(index)
         count, width = count + new, longest
     return grouped
@@ -136,13 +147,14 @@ def _attention(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     packed = _READ.get().to(query.device)
-    rows, width = packed.places.shape
-    flat = packed.places.flatten()
-    laid = (
-        states[0].index_select(1, flat).view(states.shape[1], rows, width, -1).transpose(0, 1)
-        for states in (query, key, value)
+    start, seen = packed.start, packed.places
+    asked = seen[:, start:] - start
+    laid = (lay_out(states, at) for states, at in ((query, asked), (key, seen), (value, seen)))
+    # torch's own causal attention looks no further than as many tokens as there are queries before.
+    mask = torch.ones(asked.shape[1], seen.shape[1], dtype=torch.bool, device=query.device).tril(start)
+    mixed, _ = sdpa_attention_forward(
+        module, *laid, mask[None, None] if start else None, scaling=scaling, **{**options, "is_causal": not start}
     )
-    mixed, _ = sdpa_attention_forward(module, *laid, None, scaling=scaling, **{**options, "is_causal": True})
     return mixed.flatten(0, 1).index_select(0, packed.own)[None], None
 
 

@@ -96,6 +96,41 @@ class Slots:
             self.cache.batch_select_indices(torch.tensor(parents, device=device))
 
 
+def gathered(caches: Sequence[Any], places: torch.Tensor, start: int, config: Any) -> DynamicCache:
+    """A cache of rows whose states lie in several caches of one row each, at ``places``, (rows, positions).
+
+    Numbers count through the first cache, then through each further one from ``start`` on: what lies before is the same
+    in all.
+    """
+    joined = DynamicCache(config=config)
+    for target, *layers in zip(joined.layers, *(cache.layers for cache in caches), strict=True):
+        if layers[0].is_initialized:  # a layer that shares another's states has none
+            at = places.to(layers[0].keys.device)
+            target.keys, target.values = (
+                lay_out(torch.cat([states[0], *(more[:, :, start:] for more in states[1:])], dim=2), at)
+                for states in zip(*((layer.keys, layer.values) for layer in layers), strict=True)
+            )
+            target.is_initialized = True
+    return joined
+
+
+def plain_cache(config: Any, common: Any = None) -> DynamicCache:
+    """A cache that forgets nothing, and begins with the states of ``common``."""
+    cache = DynamicCache(config=config)
+    cache.layers = [DynamicLayer() for _ in cache.layers]
+    for number, layer in enumerate(common.layers if common is not None else ()):
+        if layer.is_initialized:
+            cache.update(layer.keys, layer.values, number)
+    return cache
+
+
+def lay_out(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """States (1, heads, tokens, size) by ``places`` (rows, width): (rows, heads, width, size)."""
+    rows, width = places.shape
+    laid = states[0].index_select(1, places.flatten())
+    return laid.view(states.shape[1], rows, width, -1).transpose(0, 1)
+
+
 def repeated(cache: Any, rows: int, config: Any) -> DynamicCache:
     """A cache of ``rows`` that all begin as the one row of ``cache`` does; its layers keep plain keys and values."""
     wider = DynamicCache(config=config)

@@ -7,7 +7,6 @@ its text meets the stop test, at end of sequence, or at the token limit. Prompts
 length, so that attention needs no padding there, and decoded together. Knows nothing of facts.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -21,15 +20,13 @@ from knowshift.errors import InputError
 from knowshift.generate.attention import use_decode_attention
 from knowshift.generate.draw import draw, likeliest
 from knowshift.generate.encode import encode
-from knowshift.generate.engine import Completion, Prompt, as_prompts
+from knowshift.generate.engine import Completion, NotFinite, Prompt, as_prompts
 from knowshift.generate.fit import fit_rows, shorter
 from knowshift.generate.given import Given
-from knowshift.generate.slots import Slots, can_be_slots, repeated
+from knowshift.generate.reader import Reader
+from knowshift.generate.slots import can_be_slots
 from knowshift.memory import keep_freed_memory
 from knowshift.seeds import derive, uniforms
-
-# Tokens that need not be read before it pays to read how all prompts begin apart.
-WORTH_SHARING = 256
 
 Pick = Callable[[torch.Tensor, "list[_Row]", int], list[list[int]]]
 
@@ -54,7 +51,7 @@ class TransformersEngine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 0)
         self._ends = _end_tokens(model, tokenizer)
-        self._takes = inspect.signature(model.forward).parameters.keys()
+        self._reader = Reader(model)
         self.rows = rows or self._fitted()
 
     def sample(
@@ -129,7 +126,10 @@ class TransformersEngine:
         given = given or Given([()] * len(encoded))
         with torch.inference_mode():
             for members in self._batches(encoded, samples, limit, given):
-                self._decode_batch(members, encoded, samples, limit, pick, stop, results, given)
+                try:
+                    self._decode_batch(members, encoded, samples, limit, pick, stop, results, given)
+                except NotFinite as error:
+                    raise NotFinite(error.found, self.model.name_or_path) from None
                 if advance is not None:
                     advance(len(members))
         return [[draw for draw in draws if draw is not None] for draws in results]
@@ -137,7 +137,7 @@ class TransformersEngine:
     def _fitted(self) -> int:
         """Rows that fit, told by one token that is read."""
         with torch.inference_mode():
-            output = self._forward(torch.zeros((1, 1), dtype=torch.long))
+            output = self._reader.forward(torch.zeros((1, 1), dtype=torch.long))
         return fit_rows(output.past_key_values, output.logits[:, -1])
 
     def _batches(self, encoded: list[list[int]], samples: int, limit: int, given: Given) -> Iterator[list[int]]:
@@ -152,7 +152,7 @@ class TransformersEngine:
                 f"{self.context}: {self.tokenizer.decode(ids[:20])!r}..."
             )
         # Sliding windows that have moved on and recurrent states do not mix lengths.
-        mixes = can_be_slots(DynamicCache(config=self.model.config), longest) and "position_ids" in self._takes
+        mixes = can_be_slots(DynamicCache(config=self.model.config), longest) and "position_ids" in self._reader.takes
 
         def kin(index: int) -> tuple[int, int]:
             length = len(encoded[index])
@@ -176,7 +176,7 @@ class TransformersEngine:
         given: Given,
     ) -> None:
         device = self.model.device
-        logits, slots = self._read(members, encoded, samples, limit, given)
+        logits, slots = self._reader.read(members, encoded, given, most=self.rows, samples=samples, limit=limit)
         rows = [_Row(index, list(range(samples)), []) for index in members]
         lengths = torch.tensor([len(encoded[index]) for index in members], device=device)
         filled = int(lengths.max())
@@ -193,50 +193,7 @@ class TransformersEngine:
                 told["attention_mask"] = seen >= (filled - lengths)[:, None]
                 told["position_ids"] = (lengths + step)[:, None]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-            output = self._forward(last, cache=slots.cache, **told)
-            logits = output.logits[:, -1]
-
-    def _read(
-        self, members: list[int], encoded: list[list[int]], samples: int, limit: int, given: Given
-    ) -> tuple[torch.Tensor, Slots]:
-        """Next-token logits of prompts in ascending length, (prompts, vocabulary), and their cache in slots.
-
-        How all of them begin is read once. What is given to follow a prompt is read along with it, and forgotten
-        again; both where the cache can do so.
-        """
-        longest = len(encoded[members[-1]])
-        along, start, common = given, 0, None
-        if can_be_slots(DynamicCache(config=self.model.config), longest + given.longest(members)):
-            start = _common([encoded[index] for index in members])
-            if start * (len(members) - 1) >= WORTH_SHARING:
-                common = self._forward(torch.tensor([encoded[members[0]][:start]])).past_key_values
-            else:
-                start = 0
-        else:
-            along = Given([()] * len(encoded))
-            for part in given.parts(members, self.rows):
-                ids, ahead = given.behind([encoded[index] for index in part], part)
-                given.take(part, self._forward(ids, ahead=ahead).logits)
-        caches, logits = [], []
-        for _, same in groupby(members, lambda index: len(encoded[index])):
-            for part in along.parts(list(same), self.rows):
-                ids, ahead = along.behind([encoded[index][start:] for index in part], part)
-                cache = None if common is None else repeated(common, len(part), self.model.config)
-                output = self._forward(ids, ahead=ahead, cache=cache)
-                along.take(part, output.logits)
-                if ahead:
-                    output.past_key_values.crop(-ahead)
-                caches.append(output.past_key_values)
-                logits.append(output.logits[:, -1 - ahead])
-        slots = Slots(caches, len(members) * samples, longest, longest + limit)
-        return torch.cat(logits), slots
-
-    def _forward(self, ids: torch.Tensor, *, ahead: int = 0, cache: Any = None, **inputs: Any) -> Any:
-        """The model's output for ``ids``, with logits of at least the last position and ``ahead`` before it."""
-        if "logits_to_keep" in self._takes:
-            inputs["logits_to_keep"] = 1 + ahead
-        cache = DynamicCache(config=self.model.config) if cache is None else cache
-        return self.model(input_ids=ids.to(self.model.device), past_key_values=cache, use_cache=True, **inputs)
+            logits = self._reader.forward(last, cache=slots.cache, **told).logits[:, -1]
 
     def _grow(
         self,
@@ -271,13 +228,6 @@ class TransformersEngine:
             else:
                 kept.append((parent, row))
         return _place(kept)
-
-
-def _common(prompts: list[list[int]]) -> int:
-    """How many tokens all prompts begin with, but for the last of the shortest."""
-    first, last = min(prompts), max(prompts)
-    most = min(map(len, prompts)) - 1
-    return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 def _pick_likeliest(logits: torch.Tensor, rows: list[_Row], step: int) -> list[list[int]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from knowshift.errors import InputError, missing_extra
 from knowshift.generate.encode import encode
-from knowshift.generate.engine import Completion, Prompt, as_prompts
+from knowshift.generate.engine import Completion, NotFinite, Prompt, as_prompts
 from knowshift.seeds import derive
 
 # KV cache on a CPU, where vLLM would otherwise reserve nearly all of the memory; VLLM_CPU_KVCACHE_SPACE overrides it.
@@ -70,7 +70,7 @@ class VllmEngine:
         self.rows: int = config.scheduler_config.max_num_seqs
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.context: int = config.model_config.max_model_len
-        self._refuse_nan()
+        self._refuse_nan(path)
 
     def sample(
         self,
@@ -193,14 +193,14 @@ class VllmEngine:
                     break
         return completions
 
-    def _refuse_nan(self) -> None:
+    def _refuse_nan(self, path: Path) -> None:
         """vLLM draws on from NaN without a word; one token's log probability shows it."""
         start = self.tokenizer("a").input_ids or [0]
         output = self._model.generate(
             [{"prompt_token_ids": start}], self._params(1, temperature=0.0, logprobs=0), use_tqdm=False
         )[0].outputs[0]
         if any(math.isnan(entry.logprob) for step in output.logprobs for entry in step.values()):
-            raise InputError("the model's logits are NaN: its weights are damaged")
+            raise NotFinite("NaN", str(path))
 
 
 def end_tokens(path: Path, tokenizer: Any) -> frozenset[int]:
