@@ -70,13 +70,8 @@ def test_malformed_lines_are_named(tmp_path, row, message):
 
 def test_exact_and_contains():
     items = [item(name, "Lima, Peru") for name in "abcdef"] + [item("g", "one", "eins")]
-    says = dict(
-        zip(
-            "abcdefg",
-            [" Lima, Peru\n", "lima, peru", "Lima,", "It is Lima,\n Peru.", "Lima, Peru.", "", "eins"],
-            strict=True,
-        )
-    )
+    said = [" Lima, Peru\n", "lima, peru", "Lima,", "It is Lima,\n Peru.", "Lima, Peru.", "", "eins"]
+    says = dict(zip("abcdefg", said, strict=True))
     assert scores(says, "exact", *items)["right"].to_list() == [True, False, False, False, False, False, True]
     assert scores(says, "contains", *items)["right"].to_list() == [True, False, False, True, True, False, True]
     table = scores(says, "exact", *items)
