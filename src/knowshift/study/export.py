@@ -81,7 +81,9 @@ def read(folder: Path) -> dict[str, Table]:
             frame = pl.read_parquet(file)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-        found[entry["name"]] = Table(**{**entry, "notes": tuple(entry["notes"]), "frame": frame})
+        found[entry["name"]] = Table(
+            **{**entry, "notes": tuple(entry["notes"]), "beside": tuple(entry["beside"]), "frame": frame}
+        )
     return found
 
 
@@ -111,7 +113,7 @@ def printed(table: Table) -> Printed:
         columns = frame.columns
         rows = [[_plain(value) for value in row] for row in frame.iter_rows()]
         return Printed(table.title, [_named(name) for name in columns], rows, len(columns))
-    told = [name for name in frame.columns if name not in FIGURES and name != table.across]
+    told = [name for name in frame.columns if name not in (*FIGURES, table.across, *table.beside)]
     same = [name for name in told if frame.height and frame[name].n_unique() == 1]
     common = [f"{_named(name)} {_plain(frame[name][0])}" for name in same if frame[name][0] is not None]
     told = [name for name in told if name not in same]

@@ -40,6 +40,7 @@ def accuracy(measures: Measures, split: str = "test") -> Table:
         f"Accuracy by training level and size, and by the level of the facts asked ({split})",
         frame(rows, {**SCOPE, "measure": pl.String}),
         across="test_level",
+        beside=("facts",),
         notes=(
             "Mean: the unweighted mean over levels, the paper's headline figure.",
             "Base rows are the model before training, asked in several forms.",
@@ -56,6 +57,7 @@ def by_size(table: Table) -> Table:
         "Accuracy by the number of facts trained on",
         table.frame.filter(inside).drop("test_level", "measure"),
         across="asked_size",
+        beside=("facts", "size"),
         notes=table.notes,
     )
 
@@ -88,6 +90,7 @@ def transitions(measures: Measures, split: str = "test") -> Table:
         "Facts lost of those the base knew, and gained of those it did not",
         frame(rows, told),
         across="change",
+        beside=("facts",),
         notes=("Every fact counts the same; the interval is over facts and seeds.",),
     )
 

@@ -42,6 +42,7 @@ def drift(measures: Measures) -> Table:
         "KL(tuned || base) by training level and size",
         frame(rows, _TOLD),
         across="asked_size",
+        beside=("facts", "size"),
         unit="nats",
         notes=(
             "mode `paper`: first predicted token, over the tuned model's ten likeliest, base asked by cloze; identical "

@@ -41,6 +41,7 @@ def restoration(measures: Measures) -> Table:
         "Accuracy as more of an update is taken back, beside controls and rivals (validation)",
         frame(rows, TOLD),
         across="fraction",
+        beside=("facts", "removed_norm_share", "alpha", "in_format"),
         notes=_NOTES,
     )
 

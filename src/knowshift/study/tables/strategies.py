@@ -48,6 +48,7 @@ def strategies(measures: Measures) -> Table:
         "Strategies on test, each at the set and size that did best on validation",
         frame(rows, _TOLD),
         across="domain",
+        beside=("facts",),
         notes=(
             "Nothing here was chosen on test: `validation` is the figure each row was chosen by.",
             "one level: the paper's divided sets; mixed: sets of several levels.",

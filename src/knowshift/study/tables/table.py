@@ -49,6 +49,7 @@ class Table:
         title: what a reader sees above it.
         frame: the rows.
         across: the column whose values stand side by side where the table is printed; None for a long one.
+        beside: columns that are left out where values stand side by side: they tell no row, and vary along it.
         unit: of the values: `share`, `nats`, `ratio` or `number`.
         notes: what a reader must know.
         command: what makes it from a study's folder DIR.
@@ -58,6 +59,7 @@ class Table:
     title: str
     frame: pl.DataFrame
     across: str | None = None
+    beside: tuple[str, ...] = ()
     unit: str = "share"
     notes: tuple[str, ...] = ()
     command: str = COMMAND
