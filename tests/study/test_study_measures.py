@@ -11,7 +11,7 @@ from knowshift.measure.accuracy import summarise
 from knowshift.measure.statistics import bootstrap_mean
 from knowshift.study.crossed import Resampled, over_seeds
 from knowshift.study.measures import gather, read
-from planted import Planted, Truth
+from plantedstudy import Planted, Truth
 
 
 def test_one_seed_is_the_bootstrap_of_its_facts() -> None:

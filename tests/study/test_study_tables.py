@@ -12,7 +12,7 @@ from knowshift.study.export import as_latex, as_markdown, export, printed, read,
 from knowshift.study.index import Missing
 from knowshift.study.measures import Measures
 from knowshift.study.tables import Table, build
-from planted import FRACTION, Planted, Truth
+from plantedstudy import FRACTION, Planted, Truth
 
 SMALL: dict[str, Any] = {"levels": (0, 2), "sizes": (60, 240), "seeds": (0, 1), "methods": ("sft",), "facts": 8}
 
