@@ -144,10 +144,11 @@ def test_how_prompts_begin_is_read_once(architecture: str, worth: int, monkeypat
     engine.rows = 1000  # so that one pack holds all
     evaluate(engine, facts[:2], max_new_tokens=1, form="few-shot", shots=shots)  # tries whether the model can be packed
     widths: list[int] = []
-    engine.model.register_forward_pre_hook(
+    watch = engine.model.register_forward_pre_hook(
         lambda _, __, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
     )
     table = evaluate(engine, facts, max_new_tokens=NEW, form="few-shot", shots=shots)
+    watch.remove()
     start = "".join(f"Question: {shot.question}\nAnswer: France\n\n" for shot in shots)
     prompts = [Prompt(f"{start}Question: {fact.question}\nAnswer:", "") for fact in facts]
     gold = continuations(engine.tokenizer, prompts, [f" {fact.answers[0]}" for fact in facts])
