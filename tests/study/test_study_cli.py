@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from commands import refused, run
-from stubs import diamonds, study
 
+from commands import refused, run
 from knowshift.study.planfile import preset, read_plan
+from stubs import diamonds, study
 
 
 def test_init_writes_a_plan_and_never_over_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

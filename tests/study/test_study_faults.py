@@ -10,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from stubs import diamonds, local, results, study
 
 from knowshift.errors import InputError
 from knowshift.study.cell import Cell
 from knowshift.study.run import status
+from stubs import diamonds, local, results, study
 
 SCRIPT = """
 import sys
@@ -137,7 +137,7 @@ def test_a_full_disk_fails_cells_in_one_line_and_the_next_run_ends_well(
 
     with monkeypatch.context() as patched:
         patched.setattr(stub, "write_json", full)
-        with pytest.raises(InputError, match="2 cells failed .*No space left on device"):
+        with pytest.raises(InputError, match=r"2 cells failed .*No space left on device"):
             study(tmp_path, cells)
     table = status(tmp_path)
     assert table["state"].to_list().count("failed") == 2
