@@ -42,7 +42,7 @@ AS_TOLD = Truth(
 OTHERWISE = Truth(
     accuracy=lambda level, size, method: -paper(level, size, method),
     restored=lambda name: {"relative": -0.12, "0-3": 0.3}.get(name, 0.0),
-    kl=lambda level, size: 1.0 - moved(level, size) / 2,
+    kl=lambda level, size: 0.5 - 0.4 * paper(level, size, "sft") - (0.1 if size < 240 else 0),
     share=0.5,
     null=0.5,
     ffn=0.7,
@@ -67,20 +67,19 @@ def test_what_is_planted_is_found() -> None:
 
 def test_the_contrary_is_not_supported() -> None:
     found = verdicts(OTHERWISE, facts=30)
-    assert {name for name, claim in found.items() if claim.verdict != "not supported"} <= {"kl-damage"}
-    assert found["kl-damage"].verdict != "supported"
+    assert {name: claim.verdict for name, claim in found.items()} == dict.fromkeys(NAMES, "not supported")
 
 
 def test_nothing_to_find_is_seldom_found() -> None:
-    """At most one study in twenty may call a claim supported by chance; 40 studies allow for 6."""
+    """At most one study in twenty may call a claim supported by chance; 30 studies allow for 5."""
     counts: Counter[str] = Counter()
-    for draw in range(40):
+    for draw in range(30):
         settings: dict[str, Any] = {"levels": (0, 2, 4), "facts": 6, "draw": draw}
         counts.update(
             name for name, claim in verdicts(Truth(between=0.05), **settings).items() if claim.verdict == "supported"
         )
-    assert max(counts.values(), default=0) <= 6, counts
-    assert sum(counts.values()) <= 0.05 * 40 * len(NAMES), counts
+    assert max(counts.values(), default=0) <= 5, counts
+    assert sum(counts.values()) <= 0.05 * 30 * len(NAMES), counts
 
 
 def test_one_seed_decides_nothing() -> None:

@@ -43,7 +43,7 @@ def test_facts_alike_leave_students_interval() -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_other_trainings_are_within_the_interval(seeds: int) -> None:
-    """A bootstrap over so few seeds holds the truth in 70 to 85 of 100 studies; this must in at least 92."""
+    """Where a percentile bootstrap over so few seeds is far too narrow."""
     random = np.random.default_rng(seeds)
     held = 0
     for trial in range(200):

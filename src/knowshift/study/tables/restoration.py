@@ -84,18 +84,25 @@ def _rows(measures: Measures, kind: str, *, parts: bool) -> list[dict[str, Any]]
         named = (pl.col("restoration"),) if kind == "confirm" else tuple(map(pl.col, _NAMED))
         kinds = here.select(*named).unique(maintain_order=True)
         wanted = kinds.filter(pl.col("restoration").is_in(PARTS).fill_null(False) == parts)
+        tuned = Places(panel)
         for domain in (*panel.domains, BOTH):
             for row in wanted.iter_rows(named=True):
-                found += _row(panel, own, here, row, domain, split)
+                found += _row(panel, tuned, own, here, row, domain, split)
     return found
 
 
 def _row(
-    panel: Panel, own: Sequence[Config], here: pl.DataFrame, row: dict[str, Any], domain: str, split: str
+    panel: Panel,
+    tuned: Places,
+    own: Sequence[Config],
+    here: pl.DataFrame,
+    row: dict[str, Any],
+    domain: str,
+    split: str,
 ) -> list[dict[str, Any]]:
     """One method and fraction, of every configuration, and less the tuned model."""
     told = {"split": split, "domain": domain, "facts": panel.count(domain), **row}
-    tuned, made = Places(panel), _made(here, row)
+    made = _made(here, row)
     plain, less = [], []
     for one in own:
         keys = [key for key in one.done if key in made]

@@ -1,7 +1,7 @@
 """Ways to a model that knows more, side by side on test (paper, table 7): each at the set and size that did best on
 validation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,9 @@ def _restored(measures: Measures, model: str, test: Panel | None, validation: Pa
             ("restoration", Config({**one.labels, **_UNCHOSEN}, lacking="not done"), None, None) for one in asked[:1]
         ]
     chosen = test.models.filter(pl.col("restoration").is_not_null(), kind="confirm")
-    scored = [(_chosen_score(measures, model, validation, chosen, one), number) for number, one in enumerate(asked)]
+    sweeps = {_told(sweep): sweep for sweep in configs(measures.index, "sweep", lacking=False, model=model)}
+    places = Places(validation)
+    scored = [(_chosen_score(sweeps, validation, places, chosen, one), number) for number, one in enumerate(asked)]
     known = [(value, -number) for value, number in scored if value is not None]
     if not known:
         return [("restoration", Config({**asked[0].labels, **_UNCHOSEN}, lacking="not done"), None, None)]
@@ -123,10 +125,11 @@ def _restored(measures: Measures, model: str, test: Panel | None, validation: Pa
     return found
 
 
-def _chosen_score(measures: Measures, model: str, validation: Panel, chosen: pl.DataFrame, one: Config) -> float | None:
+def _chosen_score(
+    sweeps: Mapping[tuple[Any, ...], Config], validation: Panel, places: Places, chosen: pl.DataFrame, one: Config
+) -> float | None:
     """Mean over seeds of the validation figure of what each seed's sweep chose."""
-    sweeps = {_told(sweep): sweep for sweep in configs(measures.index, "sweep", lacking=False, model=model)}
-    sweep, places = sweeps.get(_told(one)), Places(validation)
+    sweep = sweeps.get(_told(one))
     fractions = dict(chosen.filter(restoration="relative").select("key", "fraction").iter_rows())
     found = []
     for seed, key in one.seeds.items():
