@@ -5,7 +5,7 @@
 Every way is a process of its own that loads the model, trains one epoch on the same facts in the same order (batch 8,
 bfloat16 autocast where the processor has it) and writes a checkpoint. Ways take turns. Rates are of the updates alone;
 tokens count without padding. The ceiling is the rate at which this machine multiplies the model's own matrices in the
-number type of the run, measured here; a token costs three such passes, one forward and two back.
+number type of the run, the highest of the turns; a token costs three such passes, one forward and two back.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def once(way: str, base: Path, data: Path, folder: Path, *, bf16: bool) -> dict[
         raise SystemExit(f"{way}: {process.stderr.read().decode() if process.stderr else status}")
     found = _trl(out) if way == "trl" else _ours(out)
     subprocess.run(["rm", "-r", str(out)], check=True)
-    return {"way": way, "seconds": seconds, "gib": usage.ru_maxrss / 2**20, **found}
+    spent = usage.ru_utime + usage.ru_stime
+    return {"way": way, "seconds": seconds, "cpu": spent, "gib": usage.ru_maxrss / 2**20, **found}
 
 
 def _trl(out: Path) -> dict[str, Any]:
@@ -137,9 +138,9 @@ def _wait(device: torch.device) -> None:
 def table(runs: list[dict[str, Any]], top: float) -> str:
     """The fastest run of each way, and the spread of its turns."""
     lines = [
-        "| | updates, s | slowest - fastest | tokens/s | share of the ceiling | whole command, s | memory, GiB |"
-        " loss, last |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| | updates, s | slowest - fastest | tokens/s | share of the ceiling | whole command, s | processor, s |"
+        " memory, GiB | loss, last |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for way in dict.fromkeys(run["way"] for run in runs):
         mine = [run for run in runs if run["way"] == way]
@@ -149,7 +150,8 @@ def table(runs: list[dict[str, Any]], top: float) -> str:
         whole = statistics.median(run["seconds"] for run in mine)
         lines.append(
             f"| {way} | {best['updates']:.1f} | {spread:.1f} | {rate:.0f} | {rate / top:.0%} | {whole:.1f} | "
-            f"{max(run['gib'] for run in mine):.2f} | {best['losses'][-1]:.6f} |"
+            f"{min(run['cpu'] for run in mine):.1f} | {max(run['gib'] for run in mine):.2f} | "
+            f"{best['losses'][-1]:.6f} |"
         )
     return "\n".join(lines)
 
@@ -164,20 +166,20 @@ def main() -> None:
     options = parser.parse_args()
     base = resolve(options.model)
     bf16 = has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    top = ceiling(base, bf16=bf16)
-    print(f"ceiling: {top:.0f} tokens/s, {torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}")
-    runs = []
+    tops, runs = [], []
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder), options.facts)
         for _ in range(options.turns):
+            tops.append(ceiling(base, bf16=bf16))
             for way in options.ways.split(","):
                 runs.append(once(way, base, data, Path(folder), bf16=bf16))
                 told = {name: value for name, value in runs[-1].items() if name != "losses"}
                 print(json.dumps(told), flush=True)
                 if options.json:
                     with options.json.open("a") as handle:
-                        handle.write(json.dumps({**runs[-1], "ceiling": top}) + "\n")
-    print(table(runs, top))
+                        handle.write(json.dumps({**runs[-1], "ceiling": tops[-1]}) + "\n")
+    print(f"ceiling: {max(tops):.0f} tokens/s, {torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'float32'}")
+    print(table(runs, max(tops)))
 
 
 if __name__ == "__main__":

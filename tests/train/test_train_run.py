@@ -257,3 +257,23 @@ def test_a_token_across_the_boundary_is_noted(
     file.write_text(json.dumps({"prompt": "The capital of France is Par", "completion": "is."}) + "\n")
     fit(base_folder, file, tmp_path / "a", max_steps=1)
     assert "note: in 1 of 1 examples" in capfd.readouterr().err
+
+
+def test_without_padding_and_packed_it_learns_the_same(base_folder: Path, data: Path, tmp_path: Path) -> None:
+    padded = pl.read_parquet(fit(base_folder, data, tmp_path / "padded") / "train_log.parquet")
+    free = fit(base_folder, data, tmp_path / "free", set={"padding_free": True})
+    free = pl.read_parquet(free / "train_log.parquet")
+    for name in ("loss", "grad_norm"):
+        assert free[name].to_list() == pytest.approx(padded[name].to_list(), rel=1e-4), name
+    assert free["tokens"].to_list() == padded["tokens"].to_list()
+    # All 20 examples fit into one row of 256 tokens or two, so that an epoch is one update.
+    packed = fit(base_folder, data, tmp_path / "packed", set={"packing": True})
+    assert pl.read_parquet(packed / "train_log.parquet")["tokens"].to_list()[-1] == padded["tokens"][-1]
+    assert json.loads((packed / "run.json").read_text())["options"]["set"]["max_length"] == 256
+    with pytest.raises(InputError, match=r"train\.jsonl:1: prompt and completion are \d+ tokens, .* is 8"):
+        fit(base_folder, data, tmp_path / "short", set={"max_length": 8})
+
+
+def test_nothing_deprecated_is_asked_of_trl(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    run.sft_config(TrainOptions(model="m", data="d", out="o", gradient_checkpointing=True), tmp_path)
+    assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, FutureWarning)]

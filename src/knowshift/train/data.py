@@ -136,7 +136,7 @@ def tokenize(
             labels = [IGNORED] * known + whole[known:]
         if len(whole) > context:
             raise InputError(
-                f"{path}:{pair.line}: prompt and completion are {len(whole)} tokens, the model's context is {context}"
+                f"{path}:{pair.line}: prompt and completion are {len(whole)} tokens, the context is {context}"
             )
         if all(label == IGNORED for label in labels):
             raise InputError(f"{path}:{pair.line}: nothing in this example is learned")
