@@ -12,7 +12,7 @@ def frontier(points: Floats) -> Flags:
     """(n,) whether no other of (n, 2) ``points`` is as good in both numbers and better in one."""
     as_good = (points[:, None] >= points[None]).all(-1)
     better = (points[:, None] > points[None]).any(-1)
-    flags: Flags = ~(as_good & better).any(0)
+    flags: Flags = np.logical_not((as_good & better).any(0))
     return flags
 
 
