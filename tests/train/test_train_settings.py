@@ -249,5 +249,5 @@ def test_the_batch_of_a_device_times_the_steps_of_an_update_is_ours() -> None:
     options = gathered(FLAGS, ["gradient_accumulation_steps=3", "per_device_train_batch_size=2"])
     assert options.batch_size == 6
     assert trl_settings.sft_config(options, Path("x")).per_device_train_batch_size == 2
-    with pytest.raises(InputError, match="--batch-size 8: .* take a multiple of 3"):
+    with pytest.raises(InputError, match=r"--batch-size 8: .* take a multiple of 3"):
         trl_settings.sft_config(gathered(FLAGS, ["gradient_accumulation_steps=3"]), Path("x"))
