@@ -53,6 +53,8 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and estimate time, memory and disk; write nothing.")
     ] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Write the tables in LaTeX too.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write the tables in Markdown too.")] = False,
 ) -> None:
     """Do what a plan says; what is done already is not done again."""
     from knowshift.study.planfile import read_plan
@@ -64,13 +66,15 @@ def study(
         for line in lines(read, out, workers=workers):
             typer.echo(line)
         return
+    from knowshift.study.export import FOLDER
     from knowshift.study.run import run
 
-    table = run(read, out, name=executor, workers=workers)
+    table = run(read, out, name=executor, workers=workers, latex=latex, markdown=markdown)
     done = (table["state"] == "done").sum()
     missing = (table["state"] == "missing").sum()
     typer.echo(
-        f"{done} cells done in {out}" + (f"; {missing} there cannot be (knowshift study status)" * bool(missing))
+        f"{done} cells done; tables in {out / FOLDER}"
+        + (f"; {missing} there cannot be (knowshift study status)" * bool(missing))
     )
 
 

@@ -27,18 +27,27 @@ LOCK, PLAN = ".lock", "plan.json"
 PATIENCE = 0.5  # seconds
 
 
-def run(plan: Plan, out: Path, *, name: str = "local", workers: int | None = None) -> pl.DataFrame:
-    """Do all cells of a plan; returns the index, see ``index.SCHEMA``.
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    name: str = "local",
+    workers: int | None = None,
+    latex: bool = False,
+    markdown: bool = False,
+) -> pl.DataFrame:
+    """Do all cells of a plan and write its tables; returns the index, see ``index.SCHEMA``.
 
     Args:
         plan: what is to be done.
         out: the study's folder.
         name: the executor, ``local`` or ``ray``.
         workers: how many cells at once; None: as many as processors and memory allow.
+        latex, markdown: write the tables in these forms too.
 
     Raises:
         InputError: for models or facts that there are not, another run in this folder, a full disk, and, when all
-            that could be done is done, for cells that failed.
+            that could be done is done and in the tables, for cells that failed.
     """
     check_writable(out)
     found = ground(plan)
@@ -51,19 +60,30 @@ def run(plan: Plan, out: Path, *, name: str = "local", workers: int | None = Non
                 lambda: grid(plan, found, held_in(out)),
                 lambda needs: executor(name, out, workers, needs),
                 keep_models=plan.keep_models,
+                then=lambda: _write_tables(out, latex=latex, markdown=markdown, seed=plan.seed),
             )
 
 
 def run_cells(
-    out: Path, expand: Callable[[], Grid], made: Callable[[list[int]], Executor], *, keep_models: bool = False
+    out: Path,
+    expand: Callable[[], Grid],
+    made: Callable[[list[int]], Executor],
+    *,
+    keep_models: bool = False,
+    then: Callable[[], None] | None = None,
 ) -> pl.DataFrame:
     """Do all cells that ``expand`` gives, in a folder that is held (``at_work``); see ``Scheduler``.
+
+    Args:
+        then: what is done with the cells that are done, before it is told that others failed.
 
     Raises:
         InputError: if cells failed, once all others are done.
     """
     scheduler = Scheduler(out, expand, made, keep_models=keep_models)
     scheduler.run()
+    if then:
+        then()
     failures = list(scheduler.failures())
     if failures:
         cell, error = failures[0]
@@ -73,6 +93,12 @@ def run_cells(
             f"the same command tries again; the first, {place}: {error}"
         )
     return pl.read_parquet(out / index.INDEX)
+
+
+def _write_tables(out: Path, *, latex: bool, markdown: bool, seed: int) -> None:
+    from knowshift.study.export import export
+
+    export(out, latex=latex, markdown=markdown, seed=seed)
 
 
 @contextmanager
