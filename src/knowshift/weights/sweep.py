@@ -25,7 +25,7 @@ from knowshift.weights.loaded import Loaded
 from knowshift.weights.merge import method
 from knowshift.weights.merge.interpolate import Interpolate
 from knowshift.weights.merge.meter import Meter
-from knowshift.weights.merge.method import Make, Option
+from knowshift.weights.merge.method import Make, Method, Option
 from knowshift.weights.pairing import Pair, pair
 from knowshift.weights.ranking import exact
 from knowshift.weights.scores import Arithmetic, Of, Order, Rank, Rule
@@ -154,8 +154,14 @@ class Sweep:
         self, name: str, *, region: str | None = None, seed: int | None = None, **options: Option
     ) -> Iterator[Info]:
         """Within the block the model is what ``merge`` with this method and options would write, on this region."""
+        with self.made(name, method(name, **options), region=region, seed=seed) as info:
+            yield info
+
+    @contextmanager
+    def made(self, name: str, how: Method, *, region: str | None = None, seed: int | None = None) -> Iterator[Info]:
+        """Within the block the region has the bits that ``how`` makes; ``name`` is for ``Info`` alone."""
         ground = self._ground(region)
-        meter = Meter(method(name, **options).prepare(ground.pairs, self._seed if seed is None else seed))
+        meter = Meter(how.prepare(ground.pairs, self._seed if seed is None else seed))
         with self._holding(ground, meter):
             yield Info(name, None, None, meter.moved, meter.removed_norm_share)
 
