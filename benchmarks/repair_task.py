@@ -12,14 +12,16 @@ import json
 import random
 from pathlib import Path
 
-STARTS = "Bel Cor Dan El Fer Gal Hil Ir Jor Kel Lor Mir Nor Ol Per Quin Ros Sel Tor Ul Var Wes Yor Zan".split()
-MIDDLES = "a e i o u an el ir on ur".split()
-ENDS = "da len mar nis po ra sten tha vik wyn zel go".split()
-PLACES = "bridge burg field ford haven mouth stead ton wick".split()
-ROLES = (
-    "baker surveyor nurse welder archivist plumber tailor pilot gardener clerk cooper porter weaver miller "
-    "joiner carter printer glazier ranger cook"
-).split()
+# Syllables that begin a word, join it, and end a name or a place; and what people do.
+_WORDS = """
+Bel Cor Dan El Fer Gal Hil Ir Jor Kel Lor Mir Nor Ol Per Quin Ros Sel Tor Ul Var Wes Yor Zan
+a e i o u an el ir on ur
+da len mar nis po ra sten tha vik wyn zel go
+bridge burg field ford haven mouth stead ton wick
+baker surveyor nurse welder archivist plumber tailor pilot gardener clerk cooper porter weaver miller joiner carter \
+printer glazier ranger cook
+"""
+STARTS, MIDDLES, ENDS, PLACES, ROLES = (line.split() for line in _WORDS.strip().splitlines())
 SENTENCES = (
     "{name}, {age}, has worked as a {role} in {city} for years.",
     "The {role} {name} moved to {city} at the age of {age}.",
