@@ -7,26 +7,12 @@ import torch
 import train_twin as twin
 from safetensors.torch import load_file
 
-import tiny
 from knowshift import models
 from knowshift.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TARGET = "model.layers.1.self_attn.q_proj"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 def adapter(base: Path, data: Path, out: Path, method: str, **options: object) -> dict[str, torch.Tensor]:

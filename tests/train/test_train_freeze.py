@@ -16,12 +16,9 @@ from knowshift.train.methods import chosen
 from knowshift.train.methods.method import Run
 from knowshift.train.options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PAIRS = [(f"<|question|>What is {word}?<|answer|>", word[::-1]) for word in ("Peru", "Japan", "France", "the book")]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

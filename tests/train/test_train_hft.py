@@ -8,27 +8,13 @@ import torch
 import train_twin as twin
 from safetensors.torch import load_file
 
-import tiny
 from knowshift import models
 from knowshift.seeds import derive
 from knowshift.train.methods import hft
 from knowshift.weights.merge.hft import half
 from knowshift.weights.regions import classify, unwrapped
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def drawn(names: Iterable[str], number: int, seed: int = 0) -> set[str]:

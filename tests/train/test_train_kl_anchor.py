@@ -18,20 +18,7 @@ from knowshift.train.methods.method import Run
 from knowshift.train.options import TrainOptions
 from knowshift.train.reference import Copy
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -47,10 +34,6 @@ def told_by(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(kl_anchor._Anchor, "metrics", noted)
     return values
-
-
-def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 def literal(base: torch.Tensor, tuned: torch.Tensor, direction: str) -> torch.Tensor:
@@ -144,7 +127,7 @@ def test_weight_0_is_sft_and_a_huge_one_keeps_the_distributions(
     base: Path, data: Path, tmp_path: Path, told_by: list[float]
 ) -> None:
     sft = twin.fit(base, data, tmp_path / "a", "sft")
-    assert equal(sft, twin.fit(base, data, tmp_path / "b", "kl-anchor", set={"kl-anchor.weight": 0}))
+    assert twin.equal(sft, twin.fit(base, data, tmp_path / "b", "kl-anchor", set={"kl-anchor.weight": 0}))
     assert not told_by
     # Loss and anchor are of the same tokens, so the anchor alone decides.
     for name, weight in (("c", 1e6), ("d", 1e-6)):
@@ -173,7 +156,7 @@ def test_under_an_adapter_the_base_is_the_model_without_it(
         ]
     assert torch.cat(terms).mean().item() > free[-1]
     none = twin.fit(base, data, tmp_path / "c", "lora+kl-anchor", merge=True, set={**options, "kl-anchor.weight": 0})
-    assert equal(none, twin.fit(base, data, tmp_path / "d", "lora", merge=True, set=options))
+    assert twin.equal(none, twin.fit(base, data, tmp_path / "d", "lora", merge=True, set=options))
 
 
 @pytest.mark.parametrize("direction", ["base-tuned", "tuned-base"])

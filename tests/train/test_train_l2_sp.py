@@ -7,7 +7,6 @@ import torch
 import train_twin as twin
 from safetensors.torch import load_file
 
-import tiny
 from knowshift import models
 from knowshift.errors import InputError
 from knowshift.train.methods import chosen
@@ -15,24 +14,7 @@ from knowshift.train.methods.l2_sp import _Pull
 from knowshift.train.origin import Origin, local
 from knowshift.weights.checkpoint import Checkpoint
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
-
-
-def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.parametrize("weight", [20.0, 300.0])
@@ -52,15 +34,15 @@ def test_equals_the_formula(base: Path, data: Path, tmp_path: Path, weight: floa
     theirs = twin.loop(base, step)
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=2e-6)
-    assert not equal(ours, start)
+    assert not twin.equal(ours, start)
 
 
 def test_weight_0_is_sft_and_a_huge_one_stays(base_folder: Path, data: Path, tmp_path: Path) -> None:
     sft = twin.fit(base_folder, data, tmp_path / "a", "sft")
-    assert equal(sft, twin.fit(base_folder, data, tmp_path / "b", "l2-sp", set={"l2-sp.weight": 0}))
+    assert twin.equal(sft, twin.fit(base_folder, data, tmp_path / "b", "l2-sp", set={"l2-sp.weight": 0}))
     start = load_file(base_folder / "model.safetensors")
-    assert not equal(sft, start)
-    assert equal(start, twin.fit(base_folder, data, tmp_path / "c", "l2-sp", set={"l2-sp.weight": 1e300}))
+    assert not twin.equal(sft, start)
+    assert twin.equal(start, twin.fit(base_folder, data, tmp_path / "c", "l2-sp", set={"l2-sp.weight": 1e300}))
 
 
 def test_frozen_weights_are_left_alone_and_the_rate_may_be_0(base_folder: Path, data: Path, tmp_path: Path) -> None:

@@ -6,28 +6,10 @@ import pytest
 import torch
 import train_twin as twin
 
-import tiny
 from knowshift.errors import InputError
 from knowshift.train.filtered import FilteredAdamW
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
-
-
-def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(left[name], right[name]) for name in left)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_equals_the_formula(base: Path, data: Path, tmp_path: Path) -> None:
@@ -67,8 +49,10 @@ def test_one_step_moves_exactly_the_share_of_each_tensor(base: Path, data: Path,
 
 def test_all_of_it_is_adamw_bit_for_bit(base: Path, data: Path, tmp_path: Path) -> None:
     usual = twin.fit(base, data, tmp_path / "a", "sft", weight_decay=0.1)
-    assert equal(usual, twin.fit(base, data, tmp_path / "b", "mofo", set={"mofo.share": 1}, weight_decay=0.1))
-    assert not equal(usual, twin.fit(base, data, tmp_path / "c", "mofo", set={"mofo.share": 0.9}, weight_decay=0.1))
+    assert twin.equal(usual, twin.fit(base, data, tmp_path / "b", "mofo", set={"mofo.share": 1}, weight_decay=0.1))
+    assert not twin.equal(
+        usual, twin.fit(base, data, tmp_path / "c", "mofo", set={"mofo.share": 0.9}, weight_decay=0.1)
+    )
 
 
 def test_goes_on_from_a_saved_state_bit_for_bit() -> None:
@@ -96,7 +80,7 @@ def test_goes_on_from_a_saved_state_bit_for_bit() -> None:
 def test_an_adapter_s_matrices_are_filtered_too(base: Path, data: Path, tmp_path: Path) -> None:
     options = {"merge": True, "set": {"lora.rank": 2, "mofo.share": 0.05}}
     thin = twin.fit(base, data, tmp_path / "a", "lora+mofo", **options)
-    assert not equal(thin, twin.fit(base, data, tmp_path / "b", "lora", merge=True, set={"lora.rank": 2}))
+    assert not twin.equal(thin, twin.fit(base, data, tmp_path / "b", "lora", merge=True, set={"lora.rank": 2}))
 
 
 def test_other_optimizers_and_shares_are_refused(base: Path, data: Path, tmp_path: Path) -> None:

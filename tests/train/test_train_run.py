@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+import train_twin as twin
 from safetensors.torch import load_file
 
 import tiny
@@ -18,6 +19,8 @@ from knowshift.train import run
 from knowshift.train.data import read_pairs, to_dataset, tokenize
 from knowshift.train.options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 PAIRS = [
     ("<|question|>What is the capital of Peru?<|answer|>", "Lima"),
     ("<|question|>What is the capital of France?<|answer|>", "Paris"),
@@ -25,11 +28,6 @@ PAIRS = [
     ("<|question|>Who wrote the book?<|answer|>", "Nobody knows"),
     ("<|question|>What?<|answer|>", "abc xyz"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -49,8 +47,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same(left: Path, right: Path) -> bool:
-    ours, theirs = weights(left), weights(right)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return twin.equal(weights(left), weights(right))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "llama-untied", "gpt2", "qwen2", "gemma3"])

@@ -15,20 +15,12 @@ from knowshift.generate.engine import Completion
 from knowshift.train import own_answers
 from knowshift.train.own_answers import ended, rewriting
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 def trained_on(folder: Path) -> list[dict]:
@@ -73,14 +65,14 @@ def test_what_is_written_is_what_is_learned(base: Path, data: Path, tmp_path: Pa
     ours = twin.fit(base, data, tmp_path / "a", "self-distill", set=options)
     theirs = twin.fit(base, tmp_path / "a" / "examples.jsonl", tmp_path / "b", "sft")
     usual = twin.fit(base, data, tmp_path / "c", "sft")
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert not all(torch.equal(ours[name], usual[name]) for name in ours)
+    assert twin.equal(ours, theirs)
+    assert not twin.equal(ours, usual)
 
 
 def test_no_share_is_full_fine_tuning_bit_for_bit(base: Path, data: Path, tmp_path: Path) -> None:
     ours = twin.fit(base, data, tmp_path / "a", "self-distill", set={"self-distill.share": 0})
     theirs = twin.fit(base, data, tmp_path / "b", "sft")
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert twin.equal(ours, theirs)
     assert {row["by"] for row in trained_on(tmp_path / "a")} == {"data"}
 
 

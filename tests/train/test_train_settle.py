@@ -9,7 +9,6 @@ import torch
 import train_twin as twin
 from safetensors.torch import load_file
 
-import tiny
 from knowshift import models
 from knowshift.errors import InputError
 from knowshift.seeds import derive
@@ -17,22 +16,9 @@ from knowshift.train.gradients import shuffled
 from knowshift.train.own_text import remembered, texts_of_base
 from knowshift.weights.coefficients import REACH, Coefficients, between, slope
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 Weights = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 SETTINGS = {"settle.texts": 4, "settle.tokens": 6, "settle.steps": 5}
@@ -88,7 +74,7 @@ def test_without_steps_it_is_fine_tuning_on_the_rest(base: Path, tmp_path: Path,
     rest = tmp_path / "rest.jsonl"
     rest.write_text("".join(line for number, line in enumerate(lines) if number != held_out()))
     usual = twin.fit(base, rest, tmp_path / "a", "sft")
-    assert all(torch.equal(as_trained[name], usual[name]) for name in usual)
+    assert twin.equal(as_trained, usual)
 
 
 def test_a_huge_weight_stays_at_the_base(base: Path, data: Path, tmp_path: Path, as_trained: Weights) -> None:
@@ -165,7 +151,7 @@ def test_settled_in_between_training_goes_on_from_there(
     options = {"set": SETTINGS | {"settle.every": 2}, "save_steps": 1}
     whole = twin.fit(base, data, tmp_path / "a", "settle", **options)
     once = twin.fit(base, data, tmp_path / "b", "settle", set=SETTINGS)
-    assert not all(torch.equal(whole[name], once[name]) for name in whole)
+    assert not twin.equal(whole, once)
 
     from knowshift.train.methods.settle import _Settler
 
@@ -180,7 +166,7 @@ def test_settled_in_between_training_goes_on_from_there(
         patched.setattr(_Settler, "after_update", dies)
         twin.fit(base, data, tmp_path / "c", "settle", **options)
     again = twin.fit(base, data, tmp_path / "c", "settle", **options)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert twin.equal(whole, again)
 
 
 def test_texts_are_the_base_s_and_self_divergence_is_nothing(base: Path) -> None:

@@ -17,20 +17,12 @@ from knowshift.train.methods.method import Keeper
 from knowshift.train.trainer import Trainer
 from knowshift.weights.regions import selector
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.checkpoint(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return twin.write_pairs(tmp_path_factory.mktemp("data") / "train.jsonl")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KNOWSHIFT_CACHE", str(tmp_path / "cache"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,7 +67,7 @@ def test_all_of_it_is_partial_fine_tuning(base: Path, data: Path, tmp_path: Path
     ours = twin.fit(base, data, tmp_path / "a", "top-gradient", set={"top-gradient.share": 1}, weight_decay=0.1)
     options = {"freeze.regions": "blocks", "freeze.others": True}
     theirs = twin.fit(base, data, tmp_path / "b", "freeze", set=options, weight_decay=0.1)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert twin.equal(ours, theirs)
 
 
 def test_the_mask_holds_at_every_step_under_any_optimizer(
@@ -108,13 +100,13 @@ def test_the_choice_leaves_the_order_of_the_data_alone_and_has_a_seed(base: Path
     first = twin.fit(base, file, tmp_path / "a", "top-gradient", **options)
     again = twin.fit(base, file, tmp_path / "b", "top-gradient", **options)
     other = twin.fit(base, file, tmp_path / "c", "top-gradient", seed=1, **options)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert twin.equal(first, again)
+    assert not twin.equal(first, other)
     whole = {"batch_size": 3, "set": {"top-gradient.share": 1, "top-gradient.batches": 1}}
     frozen = {"batch_size": 3, "set": {"freeze.regions": "blocks", "freeze.others": True}}
     ours = twin.fit(base, file, tmp_path / "d", "top-gradient", **whole)
     theirs = twin.fit(base, file, tmp_path / "e", "freeze", **frozen)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert twin.equal(ours, theirs)
 
 
 def test_unknown_regions_and_empty_ones_are_refused(base: Path, data: Path, tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ def fit(base: Path, data: Path, out: Path, method: str, **options: object) -> di
     return load_file(out / "model.safetensors")
 
 
+def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """The same tensors, to the last bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
 def loss(model: torch.nn.Module, tokenizer) -> torch.Tensor:
     """Mean cross-entropy of the completions' tokens and their end."""
     terms = []
