@@ -17,11 +17,14 @@ from knowshift.errors import InputError
 if TYPE_CHECKING:
     import polars as pl
 
+_KINDS = ("partial", "retired")  # what is being written, and what it takes the place of
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success fsync and rename it, on failure remove it."""
     make_folder(path.parent)
+    remove_leftovers(path)
     partial = _beside(path, "partial")
     try:
         yield partial
@@ -36,9 +39,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it takes the place of ``path``."""
     make_folder(path.parent)
+    remove_leftovers(path)
     partial = _beside(path, "partial")
-    partial.mkdir()
     try:
+        partial.mkdir()
         yield partial
         if path.exists():
             retired = _beside(path, "retired")
@@ -74,14 +78,18 @@ def free_room(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what attempts at ``path`` by processes that were killed left beside it."""
+    for kind in _KINDS:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}-*.{kind}"):
+            owner = left.name.removesuffix(f".{kind}").rpartition("-")[2]
+            if owner.isdecimal() and (int(owner) == os.getpid() or not _alive(int(owner))):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def _beside(path: Path, kind: str) -> Path:
-    """A hidden name beside ``path`` that tells who made it; what killed processes left behind there is removed."""
-    host = platform.node()
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(host)}-*.{kind}"):
-        owner = left.name.removesuffix(f".{kind}").rpartition("-")[2]
-        if owner.isdecimal() and (int(owner) == os.getpid() or not _alive(int(owner))):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{host}-{os.getpid()}.{kind}")
+    """A hidden name beside ``path`` that tells who made it."""
+    return path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.{kind}")
 
 
 def _alive(process: int) -> bool:

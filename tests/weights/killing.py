@@ -56,9 +56,11 @@ class Trial:
     def stop(self, moment: float, how: signal.Signals) -> None:
         """Run the command, stop it at ``moment`` of its run (0 to 1), and look at what it left.
 
-        Nothing may have its final name that is not whole. A process that was asked to end leaves nothing else either;
-        one that was killed may leave files under hidden names, but none where temporary files go.
+        Nothing may have its final name that is not whole. A process that was asked to end leaves nothing else either,
+        beside what runs that were killed before it left; one that was killed may leave files under hidden names, but
+        none where temporary files go.
         """
+        before = set(self._hidden())
         with self._start() as process:
             time.sleep(moment * self.seconds)
             process.send_signal(how)
@@ -74,7 +76,8 @@ class Trial:
                 assert not (self.place / folder).exists() or name in written, f"{where}: {name} is missing"
         assert not list((self.place / "tmp").iterdir()), f"{where}: temporary files"
         if how != signal.SIGKILL:
-            assert not list(self._hidden()), f"{where}: left behind: {list(self._hidden())}"
+            left = set(self._hidden()) - before
+            assert not left, f"{where}: left behind: {left}"
 
     def complete(self) -> None:
         """Run the same command to its end: it writes the same bytes, and what was left behind is gone."""

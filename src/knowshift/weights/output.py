@@ -8,11 +8,11 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_folder, free_room, full_disk_refused
+from knowshift.files import atomic_folder, free_room, full_disk_refused, remove_leftovers
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.header import TYPE_BITS
@@ -82,20 +82,9 @@ def check_targets(tuned: Checkpoint, base: Checkpoint, targets: Sequence[Path]) 
     """
     for target in targets:
         _refuse(target, (base, tuned))
-    clear(targets)
+    for target in targets:  # the room that killed attempts take is needed
+        remove_leftovers(target)
     _check_room(tuned, targets)
-
-
-def clear(targets: Sequence[Path]) -> None:
-    """Remove what killed attempts at ``targets`` left beside them: the room it takes is needed."""
-
-    class Abandoned(Exception):
-        pass
-
-    for target in targets:
-        if target.parent.is_dir():
-            with suppress(Abandoned), atomic_folder(target):
-                raise Abandoned  # a new attempt begins by removing what is left
 
 
 def _refuse(target: Path, sources: Sequence[Checkpoint]) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from knowshift.errors import InputError
-from knowshift.files import atomic_file, free_room, full_disk_refused
+from knowshift.files import atomic_file, free_room, full_disk_refused, remove_leftovers
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
 from knowshift.weights.header import TYPE_BITS
-from knowshift.weights.output import clear
 from knowshift.weights.pairing import Pair
 from knowshift.weights.patch.codec import encode
 from knowshift.weights.patch.container import MAGIC, Writer
@@ -52,7 +51,7 @@ def write_patches(
     """
     for target in targets:
         _refuse(target, tuned)
-    clear(targets)
+        remove_leftovers(target)
     _check_room(targets, most, max(TYPE_BITS[entry.tuned.dtype] // 8 for entry in pairs))
     sides = digests(tuned, TILE)
     with full_disk_refused(targets[0].parent), ExitStack() as stack:
