@@ -74,6 +74,19 @@ def pack(texts: Sequence[Sequence[int]], start: int = 0) -> Packed:
     return Packed(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(places), torch.tensor(own), start)
 
 
+def most_alike(texts: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The two on which packing is best tried: one goes on where the other began to, or ends.
+
+    A model that looks at neighbouring tokens would not be found out by texts that have nothing in common.
+    """
+    return max(pairwise(sorted(texts)), key=lambda pair: common_prefix(*pair) % len(pair[0]))
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """By what share of its norm a packed text's result may differ from that of the text alone."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.05
+
+
 def tokens_apart(texts: Sequence[Sequence[int]]) -> int:
     """How many tokens ``pack`` would leave of sorted texts."""
     return sum(map(len, texts)) - sum(common_prefix(*neighbours) for neighbours in pairwise(texts))

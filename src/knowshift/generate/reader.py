@@ -7,7 +7,7 @@ alone. Otherwise prompts of one length are read together. Knows nothing of how p
 
 import inspect
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -16,16 +16,13 @@ from transformers import DynamicCache
 from knowshift.generate.encode import common_prefix
 from knowshift.generate.fit import LOGIT_BYTES
 from knowshift.generate.given import Given
-from knowshift.generate.packed import Packed, as_texts, batches_of, can_pack, pack, packing
+from knowshift.generate.packed import Packed, as_texts, batches_of, can_pack, most_alike, pack, packing, rounding
 from knowshift.generate.slots import Slots, can_be_slots, gathered, plain_cache
 
 # Distinct tokens that are read together.
 TOKENS = 2048
 # Tokens that need not be laid out before it pays to read how all prompts begin apart.
 WORTH_SHARING = 4096
-# By how much logits of packed texts may differ from those of the texts alone, of their length: rounding.
-ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
-ROUNDING_16_BIT = 0.05
 
 Texts = Sequence[tuple[int, ...]]
 
@@ -134,13 +131,12 @@ class Reader:
         if len(texts) < 2 or "logits_to_keep" not in self.takes or not can_pack(self.model, max(map(len, texts))):
             return False
         if self._alike is None:
-            # Where one text goes on as another began, a model that looks at its neighbours would not be found out.
-            alike = max(pairwise(sorted(texts)), key=lambda pair: common_prefix(*pair) % len(pair[0]))
+            alike = most_alike(texts)
             packed = pack(alike)
             ends = [row[len(text) - 1] for row, text in zip(packed.places, alike, strict=True)]
             together = self._forward_packed(packed, torch.stack(ends), plain_cache(self.model.config)).logits[0].float()
             alone = torch.cat([self.forward(torch.tensor([text])).logits[:, -1] for text in alike]).float()
-            bound = ROUNDING.get(self.model.dtype, ROUNDING_16_BIT)
+            bound = rounding(self.model.dtype)
             self._alike = bool(((together - alone).norm(dim=-1) < bound * alone.norm(dim=-1)).all())
         return self._alike
 

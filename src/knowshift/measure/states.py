@@ -6,15 +6,14 @@ never be in memory together, and logits exist for a few positions at a time.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from knowshift.errors import InputError
-from knowshift.generate.encode import common_prefix
-from knowshift.generate.packed import as_texts, batches_of, can_pack, pack, packing, tokens_apart
+from knowshift.generate.packed import as_texts, batches_of, can_pack, most_alike, pack, packing, rounding, tokens_apart
 from knowshift.measure.passages import Passage, batches
 from knowshift.measure.sharing import Layout
 from knowshift.progress import bar
@@ -23,9 +22,6 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 
 # Of the tokens, those that need not be read a second time, from which on passages are read packed.
 WORTH_PACKING = 0.1
-# By how much the states of packed passages may differ from those of the passages alone, of their length: rounding.
-ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
-ROUNDING_16_BIT = 0.05
 
 
 @torch.inference_mode()
@@ -110,10 +106,9 @@ def _worth_packing(model: Any, reads: Sequence[tuple[int, ...]]) -> bool:
         return False
     if getattr(model.base_model, "_compiled_call_impl", None) is not None:
         return False  # the compiled program would be made anew for every layout
-    # Where one text goes on as another began, a model that looks at its neighbours would not be found out.
-    alike = max(pairwise(texts), key=lambda pair: common_prefix(*pair) % len(pair[0]))
+    alike = most_alike(texts)
     alone, together = (dict(read(model, alike, 2 * max(map(len, alike)))) for read in (_padded, _packed))
-    bound = ROUNDING.get(alone[0].dtype, ROUNDING_16_BIT)
+    bound = rounding(alone[0].dtype)
     apart = [float((together[n].float() - alone[n].float()).norm() / alone[n].float().norm()) for n in alone]
     return max(apart) < bound
 

@@ -23,10 +23,10 @@ from knowshift.measure.accuracy import summarise
 from knowshift.measure.transitions import transitions
 from knowshift.models import digest, resolve
 from knowshift.runs import record
-from knowshift.seeds import derive
 from knowshift.settings import Settings
 from knowshift.study.curve import Curve, choose
 from knowshift.study.headlines import headline_figures
+from knowshift.study.sample import balanced
 from knowshift.study.stages import Stages
 from knowshift.train.options import TrainOptions
 
@@ -114,7 +114,7 @@ class Demo:
             pool = [fact for fact in everything if fact.split == split and fact.domain == domain]
             if not pool:
                 raise InputError(f"{self.options.facts}: the demo needs facts of split {split!r} in domain {domain!r}")
-            chosen += _balanced(pool, count, self.options.seed)
+            chosen += balanced(pool, count, self.options.seed, "demo")
         write_jsonl(self.facts, (fact.to_json() for fact in chosen))
 
     def score(self) -> None:
@@ -265,13 +265,3 @@ def read_lines(path: Path) -> int:
     """How many lines a file has."""
     with path.open("rb") as handle:
         return sum(1 for _ in handle)
-
-
-def _balanced(pool: list[Fact], count: int, seed: int) -> list[Fact]:
-    """``count`` facts at random under ``seed``, topics taking turns."""
-    order = sorted(pool, key=lambda fact: derive(seed, "demo", fact.id))
-    turns: dict[str, int] = {}
-    turn: dict[str, int] = {}
-    for fact in order:
-        turn[fact.id] = turns[fact.topic] = turns.get(fact.topic, 0) + 1
-    return sorted(sorted(order, key=lambda fact: turn[fact.id])[:count], key=lambda fact: (fact.topic, fact.id))

@@ -6,9 +6,12 @@ from knowshift.facts.fact import Fact
 from knowshift.seeds import derive
 
 
-def balanced(pool: Iterable[Fact], count: int | None, seed: int) -> list[Fact]:
-    """``count`` facts (None: all), topics taking turns; fewer are part of more. In the order of topic and id."""
-    order = sorted(pool, key=lambda fact: derive(seed, "study", fact.id))
+def balanced(pool: Iterable[Fact], count: int | None, seed: int, purpose: str = "study") -> list[Fact]:
+    """``count`` facts (None: all), topics taking turns; fewer are part of more. In the order of topic and id.
+
+    Under one seed each ``purpose`` draws its own.
+    """
+    order = sorted(pool, key=lambda fact: derive(seed, purpose, fact.id))
     turns: dict[str, int] = {}
     turn: dict[str, int] = {}
     for fact in order:
