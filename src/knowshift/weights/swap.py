@@ -48,15 +48,19 @@ class Swap:
         self._changed: tuple[Ground, set[tuple[int, int]]] | None = None
 
     def put(self, ground: Ground, make: Make) -> None:
-        """Put what ``make`` gives into the model. Whatever happens, ``back`` is to be called after."""
-        changed: set[tuple[int, int]] = set()
+        """Put what ``make`` gives into the model. Whatever happens, ``back`` is to be called after.
+
+        What was put into it before may still be there, if the tuned side is on disk.
+        """
+        changed = self._changed[1] if self._changed else set()
+        before = frozenset(changed)
         self._changed = ground, changed
 
         def one(tile: Tile) -> None:
             bits = make(tile)
             place = ground.places[tile.number]
             tuned = tile.pair.tuned_bits(tile.start, tile.stop)
-            if place is None or np.array_equal(bits, tuned):
+            if place is None or (np.array_equal(bits, tuned) and (tile.number, tile.start) not in before):
                 return
             if self._live is not None:
                 self._live.remember(tile.pair.name, tile.start, tuned, bits)

@@ -165,6 +165,28 @@ class Sweep:
         with self._holding(ground, meter):
             yield Info(name, None, None, meter.moved, meter.removed_norm_share)
 
+    @contextmanager
+    def moving(self, *, region: str | None = None, seed: int | None = None) -> Iterator[Callable[[Method], None]]:
+        """Within the block each call of what it yields puts other bits into the region; after it the tuned are back.
+
+        Raises:
+            InputError: if the tuned model is not on disk.
+        """
+        if self._live is not None:
+            raise InputError("weights are moved step by step only where the tuned checkpoint is on disk")
+        ground = self._ground(region)
+        own = self._seed if seed is None else seed
+
+        def put(how: Method) -> None:
+            self._swap.put(ground, how.prepare(ground.pairs, own))
+
+        with self._holding(ground, None):
+            yield put
+
+    def places(self, region: str | None = None) -> list[tuple[Pair, torch.Tensor]]:
+        """The tensors of a region, each with where it lies in the model; of tied ones each has the same place."""
+        return [(entry, self._places.find(entry.name, entry.tuned.shape)) for entry in self._ground(region).pairs]
+
     def holding(self, name: str, **settings: Any) -> AbstractContextManager[Info]:
         """``restored``, ``interpolated`` or ``merged`` by name: a rank, or a method of ``merge``, and its settings."""
         if name in get_args(Rank):
@@ -184,13 +206,14 @@ class Sweep:
         return results
 
     @contextmanager
-    def _holding(self, ground: Ground, make: Make) -> Iterator[None]:
+    def _holding(self, ground: Ground, make: Make | None) -> Iterator[None]:
         if self._busy:
             raise RuntimeError("one restoration at a time: leave the first with block before the next")
         self._swap.back()  # only something if that was itself interrupted
         self._busy = True
         try:
-            self._swap.put(ground, make)
+            if make is not None:
+                self._swap.put(ground, make)
             yield
         finally:
             self._busy = False
