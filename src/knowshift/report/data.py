@@ -12,7 +12,7 @@ import polars as pl
 
 from knowshift.errors import InputError
 from knowshift.facts.fact import read_rows
-from knowshift.files import read_json
+from knowshift.files import read_json, read_parquet
 from knowshift.report.words import Interval, count, fraction
 
 # The base model asked after a few solved examples: what it knows without knowing the trained form.
@@ -211,13 +211,7 @@ class Run:
         file = self.folder / path
         if not file.exists():
             return None
-        try:
-            table = pl.read_parquet(file)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-        missing = [column for column in columns if column not in table.columns]
-        if missing:
-            raise InputError(f"{file}: lacks the columns {', '.join(missing)}")
+        table = read_parquet(file, columns)
         return table if table.height else None
 
 
