@@ -1,9 +1,13 @@
 """Fixtures shared by all tests."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+# Tests run beside each other; on models this small a second thread costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -61,10 +61,7 @@ class Trial:
         none where temporary files go.
         """
         before = set(self._hidden())
-        with self._start() as process:
-            time.sleep(moment * self.seconds)
-            process.send_signal(how)
-            code = process.wait(120)
+        code = self._run_and_stop(moment, how) or self._run_and_stop(moment, how)
         self.stopped.append(how.name if code else None)
         written = self._written()
         where = f"{self.command}, {how.name} at {moment:.3f} of {self.seconds:.2f} s"
@@ -78,6 +75,17 @@ class Trial:
         if how != signal.SIGKILL:
             left = set(self._hidden()) - before
             assert not left, f"{where}: left behind: {left}"
+
+    def _run_and_stop(self, moment: float, how: signal.Signals) -> int:
+        """The exit status; if the run was through before, its time is what ``moment`` is counted in from then on."""
+        began = time.perf_counter()
+        with self._start() as process:
+            try:
+                process.wait(moment * self.seconds)
+                self.seconds = time.perf_counter() - began
+            except subprocess.TimeoutExpired:
+                process.send_signal(how)
+            return process.wait(120)
 
     def complete(self) -> None:
         """Run the same command to its end: it writes the same bytes, and what was left behind is gone."""
