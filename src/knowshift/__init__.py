@@ -9,7 +9,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # It needs torch and transformers, which nothing else here may wait for.
+    # They need torch and transformers, which nothing else here may wait for.
+    if name == "repair":
+        from importlib import import_module
+
+        return import_module("knowshift.repair")
     if name == "KnowledgeCallback":
         from knowshift.train.knowledge.callback import KnowledgeCallback
 

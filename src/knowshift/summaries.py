@@ -1,6 +1,7 @@
 """What a command prints when it is done: the figures of its ``metrics.json`` in a few lines."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 DOMAINS = {"id": "in-domain", "ood": "out-of-domain"}
@@ -57,6 +58,19 @@ def diff(metrics: Mapping[str, Any], concentration: Mapping[str, float]) -> str:
         f"change (without training: {concentration['null_share']:.1%})"
     )
     return "\n".join([*lines, *(f"note: {warning}" for warning in metrics["warnings"])])
+
+
+def repair(metrics: Mapping[str, Any], out: Path) -> str:
+    """The answer, what the search cost, and where the model is."""
+    lines = [metrics["sentence"]]
+    if metrics["search"]["candidates"]:
+        own = metrics["search"]
+        lines.append(
+            f"{own['candidates']} candidates, {own['answers']:,} answers in the race, where measuring all in full "
+            f"takes {own['answers_without_racing']:,}; {metrics['minutes']:.1f} minutes in all"
+        )
+    lines += [f"{what}: {out / metrics[what]}" for what in ("model", "adapter") if metrics[what]]
+    return "\n".join(lines)
 
 
 def points(difference: Mapping[str, float]) -> str:

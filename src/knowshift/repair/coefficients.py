@@ -16,6 +16,8 @@ coefficients, and restoring whole matrices that of 0 and 1.
 Memory beside the model: its gradient, and one tile. A result is a file, so a killed search goes on.
 """
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,25 +39,28 @@ from knowshift.weights.walk import tiles
 METHOD = "coefficients"
 WEIGHTS = (1.0, 8.0)
 STRENGTHS = (0.6, 1.0, 1.5)
-STEPS = 40
+STEPS, LEAST = 40, 10
 PULL = 0.05
 # Facts, and items, for a step.
 FACTS, ITEMS = 16, 8
 
 
-def candidates(sweep: Sweep, lessons: Lessons, folder: Path, seed: int) -> list[Candidate]:
+def candidates(sweep: Sweep, lessons: Lessons, folder: Path, seed: int, seconds: float) -> list[Candidate]:
     """Learned coefficients at several weights of the task, and each at several strengths.
 
     Args:
         sweep: of the model that ``lessons`` read; its tuned side is on disk.
         folder: for ``coefficients-<weight>.json``; what is there is not learned again.
         seed: of the order of the lessons, and of rounding.
+        seconds: for all of them; there are fewer steps where ``STEPS`` would take longer, but ``LEAST``.
     """
     found = []
-    for weight in WEIGHTS:
+    end = time.monotonic() + seconds
+    for number, weight in enumerate(WEIGHTS):
         file = folder / f"{METHOD}-{weight:g}.json"
         if not file.exists():
-            write_json(file, learn(sweep, lessons, weight=weight, seed=seed))
+            allowed = (end - time.monotonic()) / (len(WEIGHTS) - number)
+            write_json(file, learn(sweep, lessons, weight=weight, seed=seed, seconds=allowed))
         values: dict[str, float] = read_json(file)
         for strength in STRENGTHS:
             kept = {name: stronger(value, strength) for name, value in values.items()}
@@ -76,6 +81,7 @@ def learn(
     weight: float,
     pull: float = PULL,
     steps: int = STEPS,
+    seconds: float = math.inf,
     facts: int = FACTS,
     items: int = ITEMS,
     seed: int = 0,
@@ -85,36 +91,41 @@ def learn(
     Args:
         weight: of the task's loss.
         pull: of the pull towards 1.
-        steps: of Adam.
+        steps: of Adam; fewer, but ``LEAST``, if they would take longer than ``seconds``.
         facts, items: for a step, in an order drawn under ``seed``, again and again.
     """
     places = sweep.places(REGION)
     groups = _tied(places)
-    coefficients = Coefficients(len(groups), steps)
     asked = _rounds(len(lessons.passages["knowledge"]), facts, derive(seed, METHOD, "knowledge"))
     done = _rounds(len(lessons.passages["task"]), items, derive(seed, METHOD, "task"))
-    with sweep.moving(region=REGION, seed=seed) as put, bar("learning coefficients", steps) as advance:
-        for _ in range(steps):
-            lessons.backward("knowledge", next(asked))
-            lessons.backward("task", next(done), weight)
-            found = slopes(lessons.model, [places[group[0]] for group in groups])
-            coefficients.move(found - 2 * pull / len(groups) * (1 - coefficients.values))
-            put(Kept(_named(places, groups, coefficients.values)))
-            advance(1)
+
+    def step(coefficients: Coefficients) -> None:
+        lessons.backward("knowledge", next(asked))
+        lessons.backward("task", next(done), weight)
+        found = slopes(lessons.model, [places[group[0]] for group in groups])
+        coefficients.move(found - 2 * pull / len(groups) * (1 - coefficients.values))
+        put(Kept(_named(places, groups, coefficients.values)))
+
+    with sweep.moving(region=REGION, seed=seed) as put:
+        if seconds < math.inf:  # how long is a step?
+            begun = time.monotonic()
+            step(Coefficients(len(groups), 1))
+            steps = max(min(LEAST, steps), min(steps, int(seconds / (time.monotonic() - begun))))
+            put(Kept({}))
+        coefficients = Coefficients(len(groups), steps)
+        with bar("learning coefficients", steps) as advance:
+            for _ in range(steps):
+                step(coefficients)
+                advance(1)
     return _named(places, groups, coefficients.values)
 
 
 def slopes(model: torch.nn.Module, places: Sequence[tuple[Pair, Tensor]]) -> Tensor:
     """(places,) the slope along the coefficient of each tensor, in float64; forgets the gradients."""
     found = torch.zeros(len(places), dtype=torch.float64)
-    owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.parameters()}
-    for number, (entry, place) in enumerate(places):
-        owner = owners.get(place.untyped_storage().data_ptr())
-        if owner is None or owner.grad is None:  # a buffer, or what these texts do not use
+    for number, ((entry, _), own) in enumerate(zip(places, gradients(model, places), strict=True)):
+        if own is None:
             continue
-        # Where in its parameter the tensor lies, it lies in the gradient.
-        offset = owner.grad.storage_offset() + place.storage_offset() - owner.storage_offset()
-        own = owner.grad.as_strided(place.shape, place.stride(), offset).reshape(-1)
         for tile in tiles([entry], 1 << 22):
             left, right = (
                 torch.from_numpy(decode(read(tile.start, tile.stop), entry.tuned.dtype)).to(own.device)
@@ -123,6 +134,19 @@ def slopes(model: torch.nn.Module, places: Sequence[tuple[Pair, Tensor]]) -> Ten
             found[number] += slope(own[tile.start : tile.stop], left, right).cpu()
     model.zero_grad(set_to_none=True)
     return found
+
+
+def gradients(model: torch.nn.Module, places: Sequence[tuple[Pair, Tensor]]) -> Iterator[Tensor | None]:
+    """The gradient of each tensor, flat; None for a buffer, or what the texts did not use."""
+    owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.parameters()}
+    for _, place in places:
+        owner = owners.get(place.untyped_storage().data_ptr())
+        if owner is None or owner.grad is None:
+            yield None
+            continue
+        # Where in its parameter the tensor lies, it lies in the gradient.
+        offset = owner.grad.storage_offset() + place.storage_offset() - owner.storage_offset()
+        yield owner.grad.as_strided(place.shape, place.stride(), offset).reshape(-1)
 
 
 def _tied(places: Sequence[tuple[Pair, Tensor]]) -> list[list[int]]:

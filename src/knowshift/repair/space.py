@@ -10,6 +10,8 @@ from pathlib import Path
 
 from knowshift.weights.bits import Bits
 from knowshift.weights.checkpoint import Checkpoint
+from knowshift.weights.merge import method
+from knowshift.weights.merge.interpolate import mixing
 from knowshift.weights.merge.meter import Meter
 from knowshift.weights.merge.method import Make, Method
 from knowshift.weights.output import write_checkpoints
@@ -21,6 +23,23 @@ from knowshift.weights.taken import take
 from knowshift.weights.walk import Tile
 
 REGION = "all"
+INTERPOLATE = "interpolate"
+# What is known, and how much of it: the paper's restoration, its controls, interpolation, and rivals as published.
+ALPHAS = (0.8, 0.65, 0.5, 0.4, 0.3)
+RESTORED: dict[Rank, tuple[float, ...]] = {
+    "relative": (0.05, 0.1, 0.2, 0.4, 0.6),
+    "absolute": (0.05, 0.1, 0.2, 0.4),
+    "random": (0.3, 0.5),
+    "base-magnitude": (0.2,),
+}
+RIVALS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("dare", {"drop": 0.5}),
+    ("ties-trim", {"keep": 0.5}),
+    ("ties-trim", {"keep": 0.2}),
+    ("fapm", {"keep": 0.5}),
+    ("dg-hard", {"scale": 1.0}),
+    ("hft", {}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +66,7 @@ class Candidate:
         """Within the block the sweep's model is this candidate; after it, the tuned bits are back."""
         return sweep.made(self.method, self.how, region=self.region, seed=self.seed)
 
-    def write(self, base: Path, tuned: Path, out: Path, card: str) -> Meter:
+    def write(self, base: Path, tuned: Path, out: Path, card: str) -> list[tuple[Pair, Meter]]:
         """Write the checkpoint folder ``out``, with the bits that ``within`` puts into the model.
 
         Args:
@@ -55,20 +74,21 @@ class Candidate:
             card: the text of its model card.
 
         Returns:
-            What tells how much of the update it removed.
+            The tensors of the region, each with what tells how much of its update went.
 
         Raises:
             InputError: if ``out`` is not ours to replace or the disk has no room.
         """
         left, right = Checkpoint.open(base), Checkpoint.open(tuned)
         pairs, _ = pair(left, right, self.region)
-        meter = Meter(self.how.prepare(pairs, self.seed))
+        prepared = self.how.prepare(pairs, self.seed)
+        meters = [Meter(prepared) for _ in pairs]
 
         def make(tile: Tile) -> list[Bits]:
-            return [meter(tile)]
+            return [meters[tile.number](tile)]
 
         write_checkpoints(right, left, pairs, [out], lambda: [card], make, "writing the repaired model")
-        return meter
+        return list(zip(pairs, meters, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +113,34 @@ class Restoration:
             return chosen.restored(tile, tile.score(ranking.rule))
 
         return make
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation:
+    """base + alpha * (tuned - base), 16-bit weights rounded at random: to nearest, small updates are all or none.
+
+    Attributes:
+        alpha: 0 is base, 1 is tuned.
+    """
+
+    alpha: float
+
+    def prepare(self, pairs: Sequence[Pair], seed: int) -> Make:
+        """The new bits of a tile."""
+        return mixing(self.alpha, seed)
+
+
+def known(seed: int = 0) -> list[Candidate]:
+    """The candidates that nothing is learned for; a restoration changes the paper's region, others everything."""
+    found = [
+        Candidate(f"{INTERPOLATE}-{alpha:g}", INTERPOLATE, Interpolation(alpha), {"alpha": alpha}, seed=seed)
+        for alpha in ALPHAS
+    ]
+    for rank, fractions in RESTORED.items():
+        for fraction in fractions:
+            how, settings = Restoration(rank, fraction), {"fraction": fraction}
+            found.append(Candidate(f"{rank}-{fraction:g}", rank, how, settings, "blocks", seed))
+    for name, settings in RIVALS:
+        label = "-".join([name, *(f"{value:g}" for value in settings.values())])
+        found.append(Candidate(label, name, method(name, **settings), settings, seed=seed))
+    return found

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from knowshift.steps.knowledge import select_set as select_set
     from knowshift.steps.knowledge import select_until as select_until
     from knowshift.steps.knowledge import train as train
+    from knowshift.steps.repairs import repair as repair
     from knowshift.steps.weights import diff as diff
     from knowshift.steps.weights import merge as merge
     from knowshift.steps.weights import patch_apply as patch_apply
@@ -31,6 +32,7 @@ _FILES = {
     "answers": ("drift", "evaluate", "transitions"),
     "inputs": ("best_templates", "choose", "draw_shots", "read_levels", "resolve_pair"),
     "knowledge": ("mastery", "select_set", "select_until", "train"),
+    "repairs": ("repair",),
     "weights": ("diff", "merge", "patch_apply", "patch_revert", "restore"),
 }
 
