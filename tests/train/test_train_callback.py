@@ -27,8 +27,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return taught.taught(tmp_path_factory.mktemp("taught") / "model")
 
 
-def trainer(base: Path, folder: Path, *callbacks: TrainerCallback, lora: bool = False, **settings: Any) -> SFTTrainer:
-    """A TRL script as its users write it; dropout makes the random state matter."""
+def trainer(
+    base: Path, folder: Path, *callbacks: TrainerCallback, lora: bool | str = False, **settings: Any
+) -> SFTTrainer:
+    """A TRL script as its users write it; dropout makes the random state matter. ``lora`` may say how it begins."""
     fixed = {"learning_rate": 3e-3, "max_steps": 7, "logging_steps": 2, "per_device_train_batch_size": 4, "seed": 3}
     fixed |= {"save_strategy": "no", "report_to": "none", "use_cpu": not torch.cuda.is_available(), "bf16": False}
     return SFTTrainer(
@@ -36,7 +38,9 @@ def trainer(base: Path, folder: Path, *callbacks: TrainerCallback, lora: bool = 
         args=SFTConfig(str(folder), **(fixed | {"disable_tqdm": True} | settings)),
         train_dataset=Dataset.from_list(PAIRS),
         processing_class=AutoTokenizer.from_pretrained(base),
-        peft_config=LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear") if lora else None,
+        peft_config=LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear", init_lora_weights=lora)
+        if lora
+        else None,
         callbacks=list(callbacks),
     )
 
@@ -96,8 +100,10 @@ def literal_change(base: Any, now: Any) -> float:
     return (moved / sum(float(before.double().square().sum()) for before, _ in pairs)) ** 0.5
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-def test_figures_are_those_of_a_plain_loop(base: Path, tmp_path: Path, lora: bool) -> None:
+@pytest.mark.parametrize("lora", [False, True, "pissa", "olora"], ids=["full", "lora", "pissa", "olora"])
+def test_figures_are_those_of_a_plain_loop(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, lora: bool | str
+) -> None:
     callback = knowshift.KnowledgeCallback(**CALLBACK | {"every": 50})
     run = trainer(base, tmp_path, callback, lora=lora, learning_rate=2e-2 if lora else 3e-3, max_steps=12)
     run.train()
@@ -115,7 +121,11 @@ def test_figures_are_those_of_a_plain_loop(base: Path, tmp_path: Path, lora: boo
     assert score.log_prob == pytest.approx(expected["log_prob"], rel=1e-3)
     assert sorted(score.names) == sorted(expected["lost"]) and len(score.names) > 0
     assert score.lost == len(score.names) / len(panel.names)
-    assert score.weights == pytest.approx(literal_change(loaded, now), rel=1e-3)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("knowshift")]
+    if isinstance(lora, str):  # without its adapter the model is not the base
+        assert score.weights is None and [f"init_lora_weights={lora} changes" in line for line in said] == [True]
+    else:
+        assert score.weights == pytest.approx(literal_change(loaded, now), rel=1e-3) and not said
 
 
 class Reporter(TrainerCallback):
@@ -214,8 +224,9 @@ def test_without_stop_it_warns_once(base: Path, tmp_path: Path, caplog: pytest.L
     assert callback.kept_step is None and not (tmp_path / "kept").exists()
 
 
-def test_a_resumed_run_measures_against_the_same_base(base: Path, tmp_path: Path) -> None:
-    settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+@pytest.mark.parametrize("lora", [False, "pissa"], ids=["full", "pissa"])
+def test_a_resumed_run_measures_against_the_same_base(base: Path, tmp_path: Path, lora: bool | str) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "lora": lora}
     whole = knowshift.KnowledgeCallback(**CALLBACK)
     trainer(base, tmp_path / "a", whole, **settings).train()
     resumed = knowshift.KnowledgeCallback(**CALLBACK)
@@ -227,6 +238,41 @@ def test_a_resumed_run_measures_against_the_same_base(base: Path, tmp_path: Path
     (tmp_path / "a/knowledge-0.safetensors").unlink()
     with pytest.raises(InputError, match=r"knowledge-0\.safetensors: no such file"):
         trainer(base, tmp_path / "a", whole, **settings).train(resume_from_checkpoint=str(tmp_path / "a/checkpoint-3"))
+
+
+class Stopper(TrainerCallback):
+    """Ends training after a step, as early stopping does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= state.global_step == self.step
+
+
+def test_where_others_end_training_the_last_step_is_scored(base: Path, tmp_path: Path) -> None:
+    callback = knowshift.KnowledgeCallback(**CALLBACK)
+    run = trainer(base, tmp_path, callback, Stopper(5))
+    run.train()
+    assert [score.step for score in callback.scores] == [3, 5]
+    assert [row["step"] for row in run.state.log_history if "knowledge_kl" in row] == [3, 5]
+
+
+def test_the_least_is_the_first_step_and_the_last_and_its_cost_is_said(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps, scored in ((1, [1]), (7, [1, 7])):
+        caplog.clear()
+        callback = knowshift.KnowledgeCallback(**CALLBACK | {"every": None, "budget": 0.0})
+        run = trainer(base, tmp_path, callback, max_steps=steps)
+        run.train()
+        rows = [row for row in run.state.log_history if "knowledge_kl" in row]
+        assert [score.step for score in callback.scores] == [row["step"] for row in rows] == scored
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert f"and {len(scored)} scoring" in said and "more than the budget of 0%" in said and "\n" not in said
+        took = float(said.removeprefix("the knowledge panel took ").partition(" s ")[0])
+        # What is logged includes the scoring it is logged with, but for writing the row.
+        assert took - 0.1 < rows[-1]["knowledge_seconds"] < took + 0.1
 
 
 def test_a_text_is_watched_by_kl_alone(base: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 import tiny
 from commands import refused
 from knowshift.errors import InputError
+from knowshift.files import digest_file
 from knowshift.train import resumable, run
 from knowshift.train.checkpoints import Checkpoints, disk_watched, last_in
 from knowshift.train.methods.method import Keeper
@@ -292,6 +293,36 @@ def test_other_options_start_anew_and_say_so(
     with pytest.raises(InputError, match="a checkpoint of other data"):
         fit(base, other, tmp_path / "new", resume_from=left)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_an_option_names_is_known_by_what_is_in_it(
+    base: Path, data: Path, tmp_path: Path, counted: None
+) -> None:
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    def options(texts: Path, replay: Path) -> dict[str, object]:
+        set_ = {"kl-anchor.data": str(texts), "kl-anchor.batch": 1, "kl-anchor.length": 8}
+        return {"method": "counted+kl-anchor", "set": set_, "replay": replay}
+
+    texts, replay = write("a.txt", "The river runs to the sea. " * 9), write("a.jsonl", '{"text": "abc"}\n' * 9)
+    fit(base, data, tmp_path / "out", stop_at=3, **options(texts, replay))
+    (left,) = tmp_path.glob(".out.*.checkpoints")
+    other = write("b.txt", "The sea runs to the river. " * 9)
+    for given, message in (
+        (options(other, replay), f"made with kl-anchor.data {digest_file(texts)}, here it is {digest_file(other)}"),
+        (options(texts, write("b.jsonl", '{"text": "xyz"}\n' * 9)), "a checkpoint of other replay: "),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(base, data, tmp_path / "new", resume_from=left, **given)
+    moved = fit(base, data, tmp_path / "out", **options(texts.rename(tmp_path / "c.txt"), replay))
+    entry = json.loads((moved / "run.json").read_text())
+    assert entry["resumed_at"] == 2
+    assert entry["files"] == {
+        "kl-anchor.data": {"file": f"{tmp_path}/c.txt", "sha256": digest_file(tmp_path / "c.txt")}
+    }
+    assert f"| kl-anchor.data | `{tmp_path}/c.txt`, SHA-256 `" in (moved / "README.md").read_text()
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:

@@ -30,10 +30,9 @@ def card(options: TrainOptions, methods: Sequence[Method], entry: Mapping[str, A
     names = ", ".join(options.method.split("+"))
     title = " with ".join(method.title for method in methods)
     sources = "\n".join(f"- {method.title}: {method.source}" for method in methods)
+    read = {role: entry[role] for role in ROLES if role in entry} | entry["files"]
     files = "\n".join(
-        f"| {role.replace('_', ' ')} | `{entry[role]['file']}`, SHA-256 `{entry[role]['sha256']}` |"
-        for role in ROLES
-        if role in entry
+        f"| {role.replace('_', ' ')} | `{said['file']}`, SHA-256 `{said['sha256']}` |" for role, said in read.items()
     )
     mixed = f", with {entry['replay']['examples']} examples of other data mixed in" if "replay" in entry else ""
     learned = "every turn of the assistant" if options.set.get("assistant_only_loss") else "the completion and its end"

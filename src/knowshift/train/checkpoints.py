@@ -31,9 +31,16 @@ FREE = frozenset({"epochs", "max_steps", "scheduler", "warmup", "max_grad_norm",
 _ASIDE = ("model", "data", "replay", "chat_template", "out", "save_steps", "resume_from")
 
 
-def made_from(options: Mapping[str, Any], **digests: str | None) -> dict[str, Any]:
-    """All that decides a run's result: its options as plain values, and digests of what it reads, by role."""
-    rest = {name: value for name, value in options.items() if name not in _ASIDE}
+def made_from(options: Mapping[str, Any], files: Mapping[str, str], **digests: str | None) -> dict[str, Any]:
+    """All that decides a run's result.
+
+    Args:
+        options: as plain values.
+        files: digests of files that options name, by option; what is in a file decides, not where it lies.
+        digests: of what else the run reads, by role.
+    """
+    rest = {name: files.get(name, value) for name, value in options.items() if name not in _ASIDE}
+    rest["set"] = {name: files.get(name, value) for name, value in options["set"].items()}
     return {**digests, "processes": processes.count(), "options": rest}
 
 

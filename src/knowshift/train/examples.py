@@ -47,6 +47,11 @@ class Examples:
         """Of every file that was read, by its role."""
         return {name: self.record[name]["sha256"] if name in self.record else None for name in ROLES}
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Digests of the other files that options name, by option."""
+        return {name: said["sha256"] for name, said in self.record["files"].items()}
+
     def tokens(self, run: Run) -> list[Tokens]:
         """All that is trained on, ``run.pairs`` as methods left them first.
 
@@ -86,7 +91,8 @@ def prepare(
     limit = min(context, int(options.set.get("max_length") or context))
     task, replay = written(options.data, pairs, tokenizer), []
     _, merged = _tokens(task, options, tokenizer, limit)
-    record = {"data": _said(options.data) | {"examples": len(task)}}
+    record: dict[str, Any] = {"data": _said(options.data) | {"examples": len(task)}}
+    record["files"] = {name: _said(path) for name, path in options.files().items()}
     if options.chat_template is not None:
         record["chat_template"] = _said(options.chat_template)
     if options.replay is not None:

@@ -114,6 +114,15 @@ class TrainOptions(Settings):
         """The methods with their options, checked."""
         return chosen(self.method, {key: value for key, value in self.set.items() if "." in key})
 
+    def files(self) -> dict[str, Path]:
+        """Files that options name, by option, beside those that examples come from."""
+        named: dict[str, Any] = {"drift_text": self.drift_text}
+        if self.drift_facts is not None:
+            named["drift_facts"] = Path(self.drift_facts)  # a name of a set is no file
+        for name, method in zip(self._names(), self.methods(), strict=True):
+            named |= {f"{name}.{option}": value for option, value in method}
+        return {name: value for name, value in named.items() if isinstance(value, Path) and value.is_file()}
+
     def settings(self) -> dict[str, Any]:
         """The options as plain values, every option of the methods among them."""
         values = self.model_dump(mode="json")
@@ -122,13 +131,15 @@ class TrainOptions(Settings):
             del values["merge"]
         if self.replay is None:
             del values["replay_share"]
-        names = [name.strip() for name in self.method.split("+")]
         values["set"] |= {
             f"{name}.{option}": value
-            for name, method in zip(names, methods, strict=True)
+            for name, method in zip(self._names(), methods, strict=True)
             for option, value in method.model_dump(mode="json").items()
         }
         return values
+
+    def _names(self) -> list[str]:
+        return [name.strip() for name in self.method.split("+")]
 
 
 def own_name(key: str) -> str:

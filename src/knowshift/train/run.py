@@ -69,7 +69,7 @@ def _train(options: TrainOptions) -> Path:
             options = options.model_copy(update={"set": {**options.set, "max_length": min(1024, context)}})
         examples = prepare(options, *files, tokenizer, context)
         digest = models.digest(base)
-    kept = Checkpoints(options.out, made_from(options.settings(), base=digest, **examples.digests))
+    kept = Checkpoints(options.out, made_from(options.settings(), examples.files, base=digest, **examples.digests))
     full = "; nothing was written under this name"
     with ExitStack() as stack:
         with processes.together(), disk_watched(options.out, full):

@@ -6,7 +6,6 @@ weights have moved; it logs where the trainer logs, warns, may stop, and may kee
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from contextlib import nullcontext
@@ -14,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from knowshift.errors import InputError
 from knowshift.measure.forms import FORMS
 from knowshift.train.knowledge import remembered
 from knowshift.train.knowledge.bounds import Bounds, Passed, Score, logged
+from knowshift.train.knowledge.host import agreed, calling_trainer, work
 from knowshift.train.knowledge.keep import keep, kept_before
 from knowshift.train.knowledge.pace import Pace
 from knowshift.train.knowledge.panel import Facts, Panel, make_panel
 from knowshift.train.knowledge.reading import undisturbed
 from knowshift.train.knowledge.score import score
-from knowshift.train.knowledge.weights import WeightSample, adapter_change
+from knowshift.train.knowledge.weights import WeightSample, adapter_change, moved_by
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         form: how facts are asked: ``few-shot``, ``plain``, ``trained`` or ``chat``.
         split: only facts of this split.
         every: steps between scorings. Default: as often as ``budget`` pays for, by measured times.
-        budget: share of the training time that all scorings together may take; one at the end there is always.
+        budget: share of the training time that all scorings together may take; those of the first step and the
+            last are made in any case.
         max_lost: warn when a larger share of the known facts is lost.
         max_kl: warn when KL to the base is higher.
         stop: end training where it would warn.
@@ -126,26 +126,33 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         **_: Any,
     ) -> None:
         """Ask the base, or take up what it said before this run was interrupted."""
-        self._trainer = _calling_trainer()
+        self._trainer = calling_trainer()
         self.kept_step = None if self.keep is None else kept_before(self.keep, self._trainer)
         self.scores = logged(state.log_history)
         self.passed = next(filter(None, map(self.bounds.passed, self.scores)), None)
         self._pace = Pace(self.every, self.budget)
         with self._pace.own_time():
             adapted = hasattr(model, "disable_adapter")
+            self._moved = moved_by(model) if adapted else None
+            there = adapted and self._moved is None  # the base is, whenever it is asked: without the adapter
             # Before anything is read: where a forward pass ends, FSDP leaves gathered weights in place of shards.
             self._sample = None if adapted else WeightSample(model)
             file = remembered.file_in(self.memory or Path(args.output_dir), args.process_index)
-            if self._sample is not None and state.global_step:
+            if not there and state.global_step:
                 self.panel = remembered.restore(file, self._made_from(), self._sample)
             else:
-                with undisturbed(model), model.disable_adapter() if adapted else nullcontext():
-                    tokens = math.inf if self.every else self.budget / 2 * _work(args, state, train_dataloader)
+                with undisturbed(model), model.disable_adapter() if there else nullcontext():
+                    tokens = math.inf if self.every else self.budget / 2 * work(args, state, train_dataloader)
                     self.panel = self._ask(model, self.tokenizer or processing_class, tokens)
-                if self._sample is not None and (self.memory is not None or args.save_strategy != "no"):
+                if not there and (self.memory is not None or args.save_strategy != "no"):
                     remembered.store(file, self._made_from(), self.panel, self._sample)
-        read = len(self.panel.passages)
-        self._pace.begin(state.max_steps, state.global_step, read / (self.panel.asked + read))
+        if self._moved is not None and state.is_world_process_zero:
+            logger.warning(
+                "an adapter with init_lora_weights=%s changes the weights beneath it: the base is the model as it is "
+                "before the first step, adapter included, and knowledge_weight_change is left out",
+                self._moved,
+            )
+        self._pace.begin(state.max_steps, state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
@@ -156,32 +163,50 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
         if step != pace.due:
             return
         if not pace.only_plans(step):
-            with pace.own_time():
-                self._score(args, state, control, model)
-            pace.scorings += 1
-        pace.due = int(_agreed([pace.next(step)], args)[0])
+            self._score(args, state, control, model)
+        pace.due = int(agreed([pace.next(step)], args)[0])
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Score the last step where training ended before its time; say what it cost where the budget was passed."""
+        last = self.scores[-1].step if self.scores else 0
+        if last < state.global_step and not args.load_best_model_at_end:  # those are weights of another step
+            self._score(args, state, control, model)
+        if state.is_world_process_zero and (told := self._pace.told()):
+            logger.warning(told)
 
     def _score(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any) -> None:
-        assert self.panel is not None
-        with undisturbed(model):
-            weights = adapter_change(model) if self._sample is None else self._sample.change(model)
-            found = score(model, self.panel, step=state.global_step, weights=weights)
-            # Replicas may differ in the last bits, and all must stop at the same step.
-            kl, lost = _agreed([found.kl, 0.0 if found.lost is None else found.lost], args)
-            found = replace(found, kl=kl, lost=None if found.lost is None else lost)
-            self.scores.append(found)
-            self._log(found, state, control)
-        passed = self.bounds.passed(found)
-        if passed is None:
-            if self.keep is not None:
-                keep(self.keep, self._trainer, found)
-                self.kept_step = found.step
-            return
+        self._pace.scorings += 1
+        with self._pace.own_time():
+            found = self._found(args, state, control, model)
+            passed = self.bounds.passed(found)
+            if passed is None:
+                if self.keep is not None:
+                    keep(self.keep, self._trainer, found)
+                    self.kept_step = found.step
+                return
         if self.passed is None or self.stop:
             self.passed = passed
             if state.is_world_process_zero:
                 self._warn(found, passed)
         control.should_training_stop |= self.stop
+
+    def _found(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any) -> Score:
+        assert self.panel is not None
+        with undisturbed(model):
+            found = score(model, self.panel, step=state.global_step, weights=self._change(model))
+            # Replicas may differ in the last bits, and all must stop at the same step.
+            kl, lost = agreed([found.kl, 0.0 if found.lost is None else found.lost], args)
+            found = replace(found, kl=kl, lost=None if found.lost is None else lost)
+            self.scores.append(found)
+            self._log(found, state, control)
+        return found
+
+    def _change(self, model: Any) -> float | None:
+        if self._sample is not None:
+            return self._sample.change(model)
+        return adapter_change(model) if self._moved is None else None
 
     def _log(self, found: Score, state: TrainerState, control: TrainerControl) -> None:
         assert self.panel is not None
@@ -220,34 +245,3 @@ class KnowledgeCallback(TrainerCallback):  # type: ignore[misc]  # transformers 
 
     def _made_from(self) -> list[Any]:
         return [str(self.text or self.facts), self.size, self.form, self.split, self.seed]
-
-
-def _agreed(values: list[float], args: TrainingArguments) -> list[float]:
-    """The main process's values, in every process."""
-    if args.world_size == 1:
-        return values
-    shared = torch.tensor(values, dtype=torch.float64, device=args.device)
-    torch.distributed.broadcast(shared, src=0)
-    return shared.tolist()
-
-
-def _work(args: TrainingArguments, state: TrainerState, loader: Any) -> float:
-    """What training costs, in tokens read: each forward and, twice that, back. No limit where the rows do not tell."""
-    try:
-        rows = [loader.dataset[index] for index in range(min(64, len(loader.dataset)))]
-        length: float = sum(len(row["input_ids"]) for row in rows) / len(rows)
-    except (AttributeError, TypeError, KeyError, NotImplementedError, ZeroDivisionError):
-        return math.inf
-    sequences: int = args.train_batch_size * args.gradient_accumulation_steps * (state.max_steps - state.global_step)
-    return 3 * length * sequences
-
-
-def _calling_trainer() -> Trainer | None:
-    """The trainer whose loop this is called from: transformers hands a callback all of a trainer but itself."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        found = frame.f_locals.get("self")
-        if isinstance(found, Trainer):
-            return found
-        frame = frame.f_back
-    return None

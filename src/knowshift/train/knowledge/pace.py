@@ -1,4 +1,4 @@
-"""When to score: as often as a share of the training time pays for, evenly spaced, and once at the end.
+"""When to score: after the first step and at the end, and between them as often as a share of the time pays for.
 
 Knows steps and seconds only. Where several processes train, one of them plans for all.
 """
@@ -22,42 +22,50 @@ class Pace:
 
     Args:
         every: score every so many steps, whatever it costs.
-        budget: without ``every``: the share of the training time that the panel may take in all.
+        budget: without ``every``: the share of the training time that the panel may take in all; the first step and the
+            last are scored in any case.
 
     Attributes:
-        spent: seconds the panel took so far, asking the base included.
+        setup: seconds the panel took before the first step.
+        trained: seconds of training up to the last step, the panel's left out.
+        scorings: how many there were.
         due: the step at which to score, or where ``only_plans`` says so, to plan.
     """
 
     def __init__(self, every: int | None, budget: float) -> None:
         self.every, self.budget = every, budget
-        self.spent, self.scorings = 0.0, 0
+        self.setup = self.trained = self._spent = 0.0
+        self.scorings = 0
+        self._since: float | None = None
 
     @contextmanager
     def own_time(self) -> Iterator[None]:
         """Count the time of this block as the panel's; what a GPU still had to do for training is not part of it."""
         _finish()
-        begun = time.perf_counter()
+        self._since = time.perf_counter()
         try:
             yield
         finally:
             _finish()
-            self.spent += time.perf_counter() - begun
+            self._spent, self._since = self.spent, None
 
-    def begin(self, steps: int, start: int, share: float) -> None:
+    @property
+    def spent(self) -> float:
+        """Seconds the panel took so far, asking the base and what it is doing just now included."""
+        return self._spent + (0 if self._since is None else time.perf_counter() - self._since)
+
+    def begin(self, steps: int, start: int) -> None:
         """Training starts.
 
         Args:
             steps: of the whole run.
             start: those already made, more than 0 after a resume.
-            share: what one scoring reads, of all that was read until now; its cost is guessed from that until one
-                was made.
         """
         self.steps, self.start = steps, start
-        self.setup, self._guess = self.spent, self.spent * share
-        self._begun = self._now = time.perf_counter()
+        self.setup = self.spent
+        self._begun = time.perf_counter()
         self._first = 0.0
-        self.due = min(steps, start + WARM) if self.every is None else self._multiple(start)
+        self.due = start + 1 if self.every is None else self._multiple(start)
 
     def only_plans(self, step: int) -> bool:
         """Whether ``due`` is for planning alone: how long steps take was not known before."""
@@ -65,24 +73,27 @@ class Pace:
 
     def passes(self, step: int) -> None:
         """A step is made."""
-        self._now = time.perf_counter()
+        self.trained = time.perf_counter() - self._begun - (self.spent - self.setup)
         if step == self.start + 1:
             self._first = self.trained
-
-    @property
-    def trained(self) -> float:
-        """Seconds of training up to the last step, the panel's left out."""
-        return self._now - self._begun - (self.spent - self.setup)
 
     def next(self, step: int) -> int:
         """The step to score at after ``step``."""
         if self.every is not None:
             return self._multiple(step)
-        return planned(
-            step,
-            self.steps,
-            left=self.budget * self._expected(step) - self.spent,
-            cost=(self.spent - self.setup) / self.scorings if self.scorings else self._guess,
+        if step < self.start + WARM:
+            return min(self.steps, self.start + WARM)
+        left = self.budget * self._expected(step) - self.spent
+        return planned(step, self.steps, left=left, cost=(self.spent - self.setup) / self.scorings)
+
+    def told(self) -> str | None:
+        """What the least that is done cost, in a line, where that alone took more than the budget."""
+        if self.every is not None or self.scorings > 2 or self.spent <= self.budget * self.trained:
+            return None
+        return (
+            f"the knowledge panel took {self.spent:.1f} s beside {self.trained:.1f} s of training, more than the "
+            f"budget of {self.budget:.0%}: {self.setup:.1f} s to ask the base, and {self.scorings} "
+            f"scoring{'s' if self.scorings > 1 else ''}, the least there is; in a longer run that is a smaller share"
         )
 
     def _expected(self, step: int) -> float:

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 
 SAMPLE = 1 << 21
+# Beginnings of LoRA, by PEFT's names, that take part of the weights beneath into the adapter, or round them.
+_MOVING = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 class WeightSample:
@@ -40,6 +42,15 @@ class WeightSample:
         for tensor in _parts(model):
             yield tensor.reshape(-1)[-place % self.stride :: self.stride].float()
             place += tensor.numel()
+
+
+def moved_by(model: Any) -> str | None:
+    """What an adapter began as, if that changed the weights beneath: without the adapter they are not the base."""
+    for config in model.peft_config.values():
+        began = getattr(config, "init_lora_weights", None)
+        if isinstance(began, str) and began.lower().startswith(_MOVING):
+            return began
+    return None
 
 
 def adapter_change(model: torch.nn.Module) -> float | None:
