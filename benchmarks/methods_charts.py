@@ -25,8 +25,10 @@ from knowshift.report.theme import (
     specification,
 )
 
-WIDTH = 560
+WIDTH = 620
+PADDING = 16  # a browser's font is wider than the one that labels were measured in
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+# Five colours and six shapes: thirty looks before one comes again.
 _OTHERS = (BLUE, OCHRE, VIOLET, PINK, GREY)
 
 
@@ -37,7 +39,7 @@ class Looks:
         self.methods = list(methods)
         fixed = {target: (VERMILION, "circle"), ours: (GREEN, "diamond")}
         others = [name for name in methods if name not in fixed]
-        pairs = ((_OTHERS[at % len(_OTHERS)], SHAPES[(at // len(_OTHERS) + at) % len(SHAPES)]) for at in range(99))
+        pairs = ((_OTHERS[at % len(_OTHERS)], SHAPES[at % len(SHAPES)]) for at in range(99))
         looks = fixed | dict(zip(others, pairs, strict=False))
         self._looks = [looks[name] for name in methods]
 
@@ -107,6 +109,6 @@ def lost(table: pl.DataFrame, methods: Sequence[str]) -> Any:
 
 def save(chart: Any, path: Path) -> None:
     """Write a chart as SVG."""
-    spec = specification(chart) | {"width": WIDTH, "background": "white", "padding": 8}
+    spec = specification(chart) | {"width": WIDTH, "background": "white", "padding": PADDING}
     with atomic_file(path) as partial:
         partial.write_text(vl_convert.vegalite_to_svg(spec), "utf-8")

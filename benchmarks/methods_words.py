@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from methods_figures import one
+from scipy.stats import spearmanr
 
 from knowshift.report.words import count, listing, percent, percent_range, points_range
 
@@ -35,12 +36,15 @@ has any) with seed {plan.sweep_seed}, judged on validation alone. The mark is th
 `{plan.target}` over its sweep less one standard error: here {percent(found.mark["best"])} less
 {percent(found.mark["standard_error"])}, {percent(found.mark["mark"])}. Of a method's points that reach it, the one
 with most known out-of-domain facts kept is chosen; where none does, the one with the highest in-domain accuracy,
-marked "not matched". Then each chosen setting was trained with seeds {seeds} and asked the test facts once.
+marked "not matched". The grids of settings were drawn up after trial runs, of which validation facts were asked and
+test facts were not. Then each chosen setting was trained with seeds {seeds} and asked the test facts once.
 
 **Intervals** are 95 %, from a bootstrap over facts and seeds at once; differences are paired by fact and seed. They
 are not adjusted for the number of methods, and {count(len(plan.test_seeds), "seed")} say little about the spread
 between trainings, which stands beside them. *Supported* means: the mark was reached, the interval of the difference
-in known out-of-domain facts kept lies above zero, and in-domain accuracy on test is not resolved to be lower."""
+in known out-of-domain facts kept lies above zero, and in-domain accuracy on test is not resolved to be lower. An
+answer counts if it contains the gold answer, which favours long texts; the strict columns and the share in the trained
+format stand beside it."""
     return "\n\n".join(map(_filled, text.split("\n\n")))
 
 
@@ -49,7 +53,7 @@ def seen(found: Results) -> str:
     lines = [_target(found)]
     lines += [_ours(found, other) for other in found.against if found.plan.ours not in (None, other)]
     lines += [_better(found, other) for other in found.against]
-    lines += _most(found) + _unmatched(found)
+    lines += _most(found) + _unmatched(found) + _why(found)
     return "\n".join(f"- {line}" for line in lines if line)
 
 
@@ -61,7 +65,8 @@ def cost(found: Results) -> str:
     spent = (
         f"{minutes[0]:.0f} minutes to score and ask the base, {minutes[1]:.0f} for {count(len(sweep), 'training')} of "
         f"the sweep, {minutes[2]:.0f} for {count(len(test), 'training')} of the test, on {about['processor']} with "
-        f"{count(about['threads'], 'thread')}; {about['ended'][:10]}."
+        f"{count(about['threads'], 'thread')}; {about['ended'][:10]}. The machine did other work at the same time, so "
+        "the seconds above do not say what a method costs."
     )
     return f"""## How long it took
 
@@ -129,6 +134,24 @@ def _most(found: Results) -> list[str]:
 def _unmatched(found: Results) -> list[str]:
     names = [f"`{name}`" for name in found.methods if not found.matched(name)]
     return [f"Did not reach the mark on validation at any setting tried: {listing(names)}."] if names else []
+
+
+def _why(found: Results) -> list[str]:
+    """Why ours, which bounds how far a model moves, keeps no more: whether moving less keeps more here."""
+    ours, target = str(found.plan.ours), found.plan.target
+    if ours not in found.methods or found.verdict(ours, target) == "supported":
+        return []
+    kl, kept = (
+        [one(found.means, name=name, measure=measure).value for name in found.methods] for measure in ("kl", "ood_kept")
+    )
+    before, after = (kl[found.methods.index(name)] for name in (target, ours))
+    order = float(spearmanr(kl, kept).statistic)
+    return [
+        f"Why `{ours}` does not: it bounds how far the model moves, and it did (KL {after:.2f} nats, `{target}` "
+        f"{before:.2f}), but moving less did not go with keeping more: over the {count(len(kl), 'method')} the rank "
+        f"correlation between KL and out-of-domain facts kept is {order:+.2f}; moving less would keep more if it were "
+        "near -1."
+    ]
 
 
 def _filled(paragraph: str) -> str:
