@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,25 @@ def write_parquet(path: Path, table: "pl.DataFrame") -> None:
     """Write a table, whole or not at all."""
     with atomic_file(path) as partial:
         table.write_parquet(partial)
+
+
+def read_parquet(path: Path, columns: Iterable[str] = ()) -> "pl.DataFrame":
+    """Read a table.
+
+    Raises:
+        InputError: naming the file if it is missing or damaged, or lacks one of ``columns``.
+    """
+    import polars as pl
+
+    if not path.is_file():  # polars would take a pattern, or a folder of files
+        raise InputError(f"{path}: no such file")
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    if missing := [column for column in columns if column not in table.columns]:
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}")
+    return table
 
 
 def digest_of(value: Any) -> str:

@@ -121,7 +121,7 @@ def test_bad_input_is_one_line(
         "--tasks-dir has no effect": ["eval", base_folder, "--facts", facts, "--tasks-dir", tmp_path],
         "nowhere": ["eval", base_folder, "--base", tmp_path / "nowhere", "--facts", facts],
         "answers.parquet: no such file": ["transitions", tmp_path, tmp_path],
-        "not a readable Parquet file": ["transitions", facts, facts],
+        "the folder of `knowshift eval` is expected": ["transitions", facts, facts],
         "lacks the columns topic": ["transitions", table, table],
     }.items():
         line = refused(capsys, *arguments, "--out", out)

@@ -8,6 +8,7 @@ import polars as pl
 from knowshift.errors import InputError
 from knowshift.facts.fact import DOMAINS, write_jsonl
 from knowshift.facts.prompts import qa_prompt
+from knowshift.files import read_parquet
 from knowshift.mastery.levels import LEVELS, spelled
 from knowshift.seeds import derive
 
@@ -144,10 +145,7 @@ def read_mastery(path: Path) -> pl.DataFrame:
     file = path / "mastery.parquet" if path.is_dir() else path
     if not file.exists():
         raise InputError(f"{file}: no such file; run `knowshift mastery` first")
-    try:
-        table = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    table = read_parquet(file)
     missing = {"id", "topic", "question", "answers", "split", "domain", "level"} - set(table.columns)
     if missing:
         raise InputError(f"{file}: not a mastery table: no column {', '.join(sorted(missing))}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from knowshift.errors import InputError
+from knowshift.files import read_parquet
 
 DESCRIPTION = ("id", "topic", "subject", "question", "answers", "domain", "level")
 
@@ -23,12 +24,11 @@ def read_answers(run: Path) -> pl.DataFrame:
         InputError: naming what is missing or cannot be read.
     """
     file = run / "answers.parquet" if run.is_dir() else run
-    try:
-        table = pl.read_parquet(file)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; the folder of `knowshift eval` is expected") from error
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    if not file.exists():
+        raise InputError(f"{file}: no such file; the folder of `knowshift eval` is expected")
+    if file.suffix != ".parquet":
+        raise InputError(f"{file}: no table of answers; the folder of `knowshift eval` is expected")
+    table = read_parquet(file)
     if missing := [name for name in NEEDED if name not in table.columns]:
         raise InputError(f"{file}: no table of answers, it lacks the columns {', '.join(missing)}")
     if table.is_empty():
