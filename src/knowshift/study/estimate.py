@@ -94,7 +94,7 @@ def _time(
             taken = 0.0
         else:
             if model not in rates:
-                rates[model] = calibrate(plan, model, found.splits["train"].facts[: FACTS[1]])
+                rates[model] = calibrate(plan, model, found.splits["train"].facts[: FACTS[-1]])
             rate = rates[model][_rate(task)]
             taken = rate.fixed + rate.each * size.count + rate.between * size.models
         seconds[task.kind] = seconds.get(task.kind, 0.0) + taken

@@ -51,7 +51,7 @@ def run(
     """
     check_writable(out)
     found = ground(plan)
-    with at_work(out), full_disk_refused(out):
+    with at_work(out):
         found.write(out)
         write_json(out / PLAN, plan.model_dump(mode="json"))
         with record(out, "study", plan.model_dump(mode="json"), seed=plan.seed, models=found.models):
@@ -106,12 +106,12 @@ def at_work(out: Path) -> Iterator[None]:
     """Hold the folder; it is free again when this process ends, however it does.
 
     Raises:
-        InputError: if another process holds it.
+        InputError: if another process holds it, or its disk is full.
     """
     make_folder(out)
     try:
         # A moment's patience with `status`, which tries the lock to see whether anybody holds it.
-        with FileLock(out / LOCK, timeout=PATIENCE):
+        with FileLock(out / LOCK, timeout=PATIENCE), full_disk_refused(out):
             yield
     except Timeout as error:
         raise InputError(f"{out}: a study is at work in this folder already") from error
