@@ -36,6 +36,16 @@ METHODS = {
     "absolute": ("Largest change", VIOLET, [8, 2, 2, 2], "diamond"),
     "random": ("Random", GREY, [2, 2], "cross"),
 }
+# Training levels 0 to 4, then mixes of levels; a colour and a shape each.
+LEVEL_LOOKS = (
+    (VERMILION, "circle"),
+    (OCHRE, "square"),
+    (GREEN, "triangle-up"),
+    (BLUE, "diamond"),
+    (VIOLET, "triangle-down"),
+    (PINK, "cross"),
+    (INK, "triangle-right"),
+)
 # White text reads on all four at 4.5:1.
 CHANGES = {"kept": "#0072b2", "lost": "#c24e00", "gained": "#007a5a", "never": "#6b6b6b"}
 DOMAINS = {"id": "In-domain", "ood": "Out-of-domain"}
@@ -55,8 +65,13 @@ def percent_axis() -> Any:
 
 def finish(chart: Any, description: str, height: int = 260) -> Any:
     """A chart with the house style and its description for screen readers; the width is left to the page."""
+    return styled(chart.properties(height=height), description)
+
+
+def styled(chart: Any, description: str, legend_columns: int = 2) -> Any:
+    """The same for a chart whose parts have their own sizes."""
     text = {"labelFont": FONT, "titleFont": FONT, "labelColor": INK, "titleColor": MUTED}
-    return chart.properties(height=height, description=description, background="transparent").configure(
+    return chart.properties(description=description, background="transparent").configure(
         font=FONT,
         view=alt.ViewConfig(stroke=None),
         axis=alt.AxisConfig(
@@ -72,7 +87,7 @@ def finish(chart: Any, description: str, height: int = 260) -> Any:
         legend=alt.LegendConfig(
             **text,
             orient="top",
-            columns=2,
+            columns=legend_columns,
             title=None,
             labelFontSize=12,
             labelLimit=200,
@@ -85,9 +100,12 @@ def finish(chart: Any, description: str, height: int = 260) -> Any:
 def specification(chart: Any) -> dict[str, Any]:
     """The Vega-Lite specification of ``chart``, to be given a ``width`` in pixels or ``container``.
 
+    A chart of facets keeps the widths of its parts.
+
     The schema's address is left out: nothing in the page may point outside.
     """
-    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    spec: dict[str, Any] = chart.properties(autosize=fit).to_dict()
+    if not isinstance(chart, alt.FacetChart):
+        chart = chart.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
+    spec: dict[str, Any] = chart.to_dict()
     spec.pop("$schema", None)
     return spec
