@@ -66,9 +66,8 @@ def executor(name: str, out: Path, workers: int | None, needs: list[int]) -> Exe
         return Local(out, workers, needs)
     if name == "ray":
         try:
-            from knowshift.study.executors import ray  # type: ignore[attr-defined]
+            from knowshift.study.executors.ray import Ray
         except ImportError as error:
             raise missing_extra("ray", "ray") from error
-        made: Executor = ray.Ray(out, workers, needs)
-        return made
+        return Ray(out, workers, needs)
     raise InputError(f"--executor {name}: choose from {', '.join(EXECUTORS)}")
