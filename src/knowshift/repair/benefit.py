@@ -211,7 +211,8 @@ def _keys(gain: Values) -> npt.NDArray[np.uint32]:
 
 def _within(keys: npt.NDArray[np.uint32], place: int) -> npt.NDArray[np.uint32]:
     """The low bits of the keys whose high bits are ``place``."""
-    return keys[keys >> np.uint32(16) == place] & np.uint32(0xFFFF)
+    low: npt.NDArray[np.uint32] = keys[keys >> np.uint32(16) == place] & np.uint32(0xFFFF)
+    return low
 
 
 def _counts(pairs: Sequence[Pair], bins: Any) -> npt.NDArray[np.int64]:

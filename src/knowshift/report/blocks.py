@@ -69,7 +69,38 @@ class Changes:
     note: str = ""
 
 
-Block = Table | Figure | Examples | Changes
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What three models said to one fact or prompt, and what became of it."""
+
+    change: str
+    asked: str
+    expected: str
+    base: str
+    tuned: str
+    repaired: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The searchable table of answers that a repair changed, or did not bring back."""
+
+    kind: ClassVar[str] = "answers"
+    changes: list[str]
+    rows: list[Answer]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text as it stands, such as a command or a model card."""
+
+    kind: ClassVar[str] = "text"
+    caption: str
+    text: str
+
+
+Block = Table | Figure | Examples | Changes | Answers | Text
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,13 @@ def whole(run: Run) -> list[str]:
     return [_line("demo", **_given(run, *DEMO), seed=run.seed, out="again"), _line("report", ".")]
 
 
+def repair(run: Run) -> str:
+    """How a repair is made again; to be given where the run was."""
+    names = ("knowledge", "task", "task_metric", "max_task_drop", "budget")
+    pair = (str(run.settings.get(role, "")) for role in ("base", "tuned"))
+    return _line("repair", *pair, **_given(run, *names), out=run.folder.resolve().name, seed=run.seed)
+
+
 def _eval(run: Run, model: str, name: str, **options: Any) -> str:
     options |= _given(run, max_new_tokens="answer_new_tokens")
     return _line("eval", model, **ASKED, **options, out=f"eval/{name}", seed=run.seed)

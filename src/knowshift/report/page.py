@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from knowshift.report import document, headline, knowledge, repair, settings, weights
-from knowshift.report.blocks import Figure
+from knowshift.report import document, headline, knowledge, repair, repair_page, settings, weights
+from knowshift.report.blocks import Figure, Section
 from knowshift.report.data import Run
 
 # Pixels of the chart files; in the page a chart is as wide as its place.
@@ -20,6 +20,8 @@ def build(run: Path) -> Path:
         InputError: if the folder has no ``metrics.json``, or a file of it is malformed.
     """
     opened = Run.open(run)
+    if opened.record.get("command") == "repair":
+        return _written(opened, *repair_page.told(opened))
     sections = [
         knowledge.mastery(opened),
         knowledge.accuracy(opened),
@@ -29,16 +31,24 @@ def build(run: Path) -> Path:
         repair.restoration(opened),
         settings.settings(opened),
     ]
+    title = f"What fine-tuning did to {opened.title}"
+    return _written(opened, title, "", headline.numbers(opened), headline.sentences(opened), sections)
+
+
+def _written(
+    run: Run, title: str, first: str, numbers: list[headline.Number], sentences: list[str], sections: list[Section]
+) -> Path:
     figures = [block for section in sections for block in section.blocks if isinstance(block, Figure)]
     panels = [(part, WIDE if len(figure.panels) == 1 else HALF) for figure in figures for part in figure.panels]
     return document.write(
-        run / "report.html",
+        run.folder / "report.html",
         "report.html.j2",
         styles=["style.css"],
         scripts=["charts.js", "changes.js"],
-        charts=document.draw(panels, run / "charts"),
-        title=f"What fine-tuning did to {opened.title}",
-        numbers=headline.numbers(opened),
-        sentences=headline.sentences(opened),
+        charts=document.draw(panels, run.folder / "charts"),
+        title=title,
+        first=first,
+        numbers=numbers,
+        sentences=sentences,
         sections=sections,
     )
