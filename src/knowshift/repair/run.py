@@ -20,7 +20,7 @@ from knowshift.generate.engine import Engine
 from knowshift.generate.transformers_engine import TransformersEngine
 from knowshift.models import digest, load_model, load_tokenizer, same_tokenizer
 from knowshift.models.cache import cache_folder
-from knowshift.repair import coefficients
+from knowshift.repair import benefit, coefficients
 from knowshift.repair.bench import Bench
 from knowshift.repair.knowledge import known_facts
 from knowshift.repair.lessons import Lessons
@@ -42,8 +42,8 @@ from knowshift.weights.walk import Tile, walk
 ASKED = 2400
 # Longest answer to a fact, in tokens.
 TOKENS = 16
-# Of the time until validation, for learning; the rest is the race's.
-LEARNING = 0.4
+# Of the time until validation, for learning, then of what is left for measuring benefit; the rest is the race's.
+LEARNING, MEASURING = 0.35, 0.2
 
 
 class RepairOptions(Settings):
@@ -148,7 +148,8 @@ class Repair:
         self._sweep = Sweep(engine.model, self.models.base, self.models.tuned, region=REGION)
         lessons = Lessons(engine.model, engine.tokenizer, bench.objective)
         learned = coefficients.candidates(self._sweep, lessons, bench.folder, seed, LEARNING * search.left)
-        self._candidates = {each.name: each for each in (*learned, *known(seed))}
+        masks = benefit.candidates(self._sweep, lessons, bench.folder, seed, MEASURING * search.left)
+        self._candidates = {each.name: each for each in (*learned, *masks, *known(seed))}
         return search.run(list(self._candidates))
 
     def _load(self, role: str, folder: Path) -> TransformersEngine:

@@ -1,5 +1,6 @@
 """What fine-tuning forgot, given back: ``repair``."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def repair(base: str, tuned: str, out: Path, options: "RepairOptions") -> dict[str, Any]:
     """``knowshift repair``: search, confirm, write ``model/`` if test supports it, and what tells of it.
+
+    The page is written where the packages that draw are installed.
 
     Returns:
         ``metrics.json``.
@@ -29,7 +32,12 @@ def repair(base: str, tuned: str, out: Path, options: "RepairOptions") -> dict[s
     with record(out, "repair", {"base": base, "tuned": tuned, **options.model_dump()}, seed=options.seed) as entry:
         entry["models"] = digests
         job = Repair(models, facts, items, out, options)
-        return job.run(_command(base, tuned, out, options))
+        told = job.run(_command(base, tuned, out, options))
+    if all(map(find_spec, ("altair", "vl_convert", "jinja2"))):
+        from knowshift.report import build
+
+        build(out)
+    return told
 
 
 def _command(base: str, tuned: str, out: Path, options: "RepairOptions") -> list[str]:
