@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,8 +57,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def full_disk_refused(folder: Path) -> Iterator[None]:
+def full_disk_refused(folder: Path, kept: str = "nothing was kept") -> Iterator[None]:
     """Say in one line that the disk of ``folder`` filled up; what lies in it under a final name is whole.
+
+    Args:
+        kept: what the line says of it.
 
     Raises:
         InputError: for a full disk or quota; other errors pass.
@@ -67,7 +71,7 @@ def full_disk_refused(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InputError(f"{folder}: the disk filled up; nothing was kept") from error
+        raise InputError(f"{folder}: the disk filled up; {kept}") from error
 
 
 def free_room(path: Path) -> int:
@@ -156,8 +160,15 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(path: Path, table: "pl.DataFrame") -> None:
     """Write a table, whole or not at all."""
+    from polars.exceptions import PolarsError
+
     with atomic_file(path) as partial:
-        table.write_parquet(partial)
+        try:
+            table.write_parquet(partial)
+        except PolarsError as error:  # what the system said, such as that the disk is full, is in its words alone
+            if found := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+            raise
 
 
 def read_parquet(path: Path, columns: Iterable[str] = ()) -> "pl.DataFrame":

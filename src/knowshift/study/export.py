@@ -59,7 +59,7 @@ def write(tables: Iterable[Table], folder: Path, *, latex: bool = False, markdow
     for table in tables:
         write_parquet(folder / f"{table.name}.parquet", table.frame)
         with atomic_file(folder / f"{table.name}.csv") as partial:
-            table.frame.write_csv(partial)
+            partial.write_text(table.frame.write_csv(), "utf-8")
         for wanted, suffix, text in ((latex, "tex", as_latex), (markdown, "md", as_markdown)):
             if wanted:
                 with atomic_file(folder / f"{table.name}.{suffix}") as partial:

@@ -25,6 +25,7 @@ from knowshift.study.scheduler import Scheduler
 
 LOCK, PLAN = ".lock", "plan.json"
 PATIENCE = 0.5  # seconds
+GOES_ON = "what is done is kept, and the same command goes on once there is room"
 
 
 def run(
@@ -111,7 +112,7 @@ def at_work(out: Path) -> Iterator[None]:
     make_folder(out)
     try:
         # A moment's patience with `status`, which tries the lock to see whether anybody holds it.
-        with FileLock(out / LOCK, timeout=PATIENCE), full_disk_refused(out):
+        with FileLock(out / LOCK, timeout=PATIENCE), full_disk_refused(out, GOES_ON):
             yield
     except Timeout as error:
         raise InputError(f"{out}: a study is at work in this folder already") from error
