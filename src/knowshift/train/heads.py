@@ -44,9 +44,8 @@ class Head:
         self.scale = _scale(config)
 
     def parameters(self) -> list[Tensor]:
-        """Weight and bias, whole where processes share them, in the order ``__call__`` takes."""
-        whole = (p.full_tensor() if hasattr(p, "full_tensor") else p for p in self.module.parameters())
-        return [parameter.float() for parameter in whole]
+        """Weight and bias in the order ``__call__`` takes."""
+        return [parameter.float() for parameter in self.module.parameters()]
 
     def __call__(self, states: Tensor, parameters: list[Tensor]) -> Tensor:
         """(n, vocabulary) logits of (n, hidden) states."""

@@ -57,6 +57,10 @@ def _train(options: TrainOptions) -> Path:
         bf16 = not options.set.get("fp16") and models.has_bf16(models.default_device())
         options = options.model_copy(update={"bf16": bf16})
     methods = options.methods()
+    if processes.shards() and not all(method.divisible for method in methods):
+        raise InputError(
+            f"--method {options.method}: not where the model is divided among processes (FSDP, DeepSpeed); use DDP"
+        )
     with processes.together():
         files = read_files(options)
         _may_write(options.out)

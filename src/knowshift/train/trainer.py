@@ -44,7 +44,10 @@ class Trainer(Resumable):
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
         """The micro-batches of an update, in which no example of an epoch counts twice."""
-        batches = once(epoch_iterator, self.accelerator, self.args.per_device_train_batch_size)
+        size = self.args.per_device_train_batch_size
+        rest = len(self.train_dataset) % (size * self.accelerator.num_processes)
+        rest = 0 if self.args.dataloader_drop_last else rest
+        batches = once(epoch_iterator, self.accelerator, size, rest)
         found: tuple[list[dict[str, Any]], torch.Tensor | int | None]
         found = super().get_batch_samples(batches, num_batches, device)
         return found

@@ -17,6 +17,7 @@ as it is stored.
 Cost: on training pairs one forward pass of the base, about a third of a step, and the head twice more; with ``data``
 a forward and backward pass of those texts, too. Memory: under an adapter none beside a chunk of logits, else the copy
 (2 bytes a weight for bfloat16, whole in every process), and a gradient of the head while a step lasts.
+Processes may share the batch, not the model: the head is run apart from its body, where a divided one is not whole.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from knowshift.train.reference import Copy, WithoutAdapter
+    from knowshift.train.trainer import Trainer
 
 Rows = list[tuple[int, ...]]
 
@@ -51,6 +53,8 @@ class KlAnchor(Method):
     source: ClassVar[str] = (
         "the penalty of Ziegler et al., arXiv 1909.08593, on given texts, as in Li and Hoiem, arXiv 1606.09282"
     )
+
+    divisible: ClassVar[bool] = False
 
     weight: float = Field(
         default=1,
@@ -112,26 +116,31 @@ class _Anchor(Keeper):
         self.reference: Copy | WithoutAdapter | None = None
         self.found: list[Tensor] = []
 
+    def join(self, trainer: Trainer) -> None:
+        self.accelerator = trainer.accelerator
+
     def begin(self, model: Module, optimizer: Optimizer) -> None:
         from knowshift.train.heads import Body, Head
 
         self.body = Body(model)
         self.head = Head(self.body.whole)
-        if any(hasattr(parameter, "ds_id") for parameter in self.head.module.parameters()):
-            raise InputError(f"--method {self.run.options.method}: does not work with DeepSpeed ZeRO-3: use FSDP2")
 
     def begin_update(self, model: Module, step: int, epoch: int) -> None:
         self.found.clear()
         self.turn = step * self.parts
 
     def loss(self, model: Module, inputs: dict[str, Any], items: Tensor | int | None) -> Tensor:
+        import torch
+
         from knowshift.train.divergence import mean_divergence
         from knowshift.train.heads import places
 
-        labels = inputs["labels"]
+        learned = (inputs["labels"][..., 1:] != -100).sum()
         if self.texts:
             given, mask = self._next(model)
             caught = self.body.read(model, given)
+            # What only fills up an epoch's last batch brings no texts with it.
+            mask &= learned > 0
         else:
             # The trainer's own forward pass has just been caught.
             given = {name: value for name, value in inputs.items() if name not in _NOT_OF_BODIES}
@@ -148,16 +157,17 @@ class _Anchor(Keeper):
             self.method.direction,
         )
         self.turn += 1
-        self.found.append(mean.detach())
-        learned = (labels[..., 1:] != -100).sum()
+        count = mask.sum()
+        self.found.append(torch.stack((mean.detach() * count, count)))
         if items is None:
             items = learned.clamp(min=1)
         # Of texts beside it, a micro-batch counts as much as its completions do in the update's loss.
-        share = (learned if self.texts else mask.sum()) / items
+        share = (learned if self.texts else count) / items
         return self.method.weight * share * mean
 
     def metrics(self) -> dict[str, float]:
-        return {"kl_anchor": float(sum(self.found)) / len(self.found)}
+        nats, positions = self.accelerator.reduce(sum(self.found)).tolist()
+        return {"kl_anchor": nats / max(1, positions)}
 
     def _reference(self, model: Module) -> Copy | WithoutAdapter:
         from knowshift.train.reference import Copy, WithoutAdapter

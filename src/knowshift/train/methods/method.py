@@ -56,12 +56,14 @@ class Method(Settings):
         source: where it comes from.
         adapter: whether an adapter is trained in place of the weights. Of two methods at most one may.
         with_adapter: whether it means something where an adapter is trained.
+        divisible: whether it can train a model that is divided among processes.
     """
 
     title: ClassVar[str]
     source: ClassVar[str]
     adapter: ClassVar[bool] = False
     with_adapter: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
 
     def examples(self, model: PreTrainedModel, run: Run) -> list[Pair]:
         """The pairs to train on, in place of ``run.pairs``."""
