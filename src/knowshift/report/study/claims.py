@@ -81,6 +81,8 @@ def _answer(source: Source, row: Mapping[str, Any], parts: list[tuple[str, str]]
     if row["effect"] is not None:
         effect = figure(Interval(row["effect"], row["low"], row["high"]), row["unit"])
     table = source.tables.get(row["table"])
+    told = {says for _, says in parts}
+    why = [said for said in (row["why"] or "").split("; ") if said and capital(said) not in told]
     return Answer(
         claim_id(row["name"], source, row),
         source.subject(row.get("study"), row["model"]),
@@ -88,7 +90,7 @@ def _answer(source: Source, row: Mapping[str, Any], parts: list[tuple[str, str]]
         capital(row["verdict"]) + (" at this sample" if row["verdict"] == "not resolved" else ""),
         effect,
         parts,
-        capital(row["why"] or ""),
+        capital("; ".join(why)),
         row["table"] if table else "",
         table.title if table else "",
     )

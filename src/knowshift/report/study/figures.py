@@ -14,7 +14,7 @@ from knowshift.report.study.labels import in_order, labelled
 from knowshift.report.study.rows import lacking
 from knowshift.report.study.source import Source
 from knowshift.report.theme import GREY, LEVEL_LOOKS, METHODS, PINK, VIOLET
-from knowshift.report.words import count, fraction
+from knowshift.report.words import count, fraction, listing
 
 # Layers and modules are shown at the listed fraction nearest to this; the paper's tables are of it.
 SHOWN = 0.2
@@ -40,6 +40,7 @@ def figures(source: Source) -> list[Figure]:
             continue
         chart = made(source)
         if chart is not None:
+            reading += _fills(source.tables[name].frame) if name in ("size", "transitions", "drift") else ""
             found.append(Figure(name, title, reading, _lacking(source.tables[name].frame), Panel(name, chart)))
     return found
 
@@ -250,12 +251,17 @@ def _about_zero(frame: pl.DataFrame, column: str, least: float = 0.0) -> Any:
     return alt.Scale(scheme="purpleorange", domain=[-most, most], domainMid=0)
 
 
+def _fills(frame: pl.DataFrame) -> str:
+    """Which method's points are filled, where there are several."""
+    first, *others = frame["method"].drop_nulls().unique(maintain_order=True).to_list() or [""]
+    return f" Filled points: {first}; open or pale ones: {listing(others)}." if others else ""
+
+
 def _lacking(frame: pl.DataFrame) -> str:
     rows, missing, partial = lacking(frame)
-    said = [f"{count(missing)} missing"] * bool(missing) + [f"{count(partial)} with fewer seeds than asked"] * bool(
-        partial
-    )
-    return f"Of {count(rows, 'figure')} of its table, {' and '.join(said)}; the rows say why." if said else ""
+    told = ((missing, "missing"), (partial, "with fewer seeds than asked"))
+    said = listing([f"{count(number)} {words}" for number, words in told if number])
+    return f"Of {count(rows, 'figure')} of its table, {said}; the rows say why." if said else ""
 
 
 _FIGURES: tuple[tuple[str, str, str, Callable[[Source], Any]], ...] = (

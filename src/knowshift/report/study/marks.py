@@ -17,6 +17,9 @@ from knowshift.report.theme import BLUE, INK, LEVEL_LOOKS, MUTED, styled
 _ON_LIGHT, _ON_DARK = "#111111", "#fefefe"
 # Columns that told where a row belongs, which a chart is told in other ways.
 _PLACED = ("place", "scope", "trained", "order")
+# Points of the first method are filled, of the second open, of others between.
+_FILLS = (1.0, 0.0, 0.45, 0.2, 0.7)
+_LEGEND = alt.Legend(symbolStrokeWidth=0)
 Look = tuple[str, Sequence[int], str]  # colour, dash, shape
 _ONE_SEED = "filter_seed == null"
 _DASHES = ([6, 3], [2, 2], [10, 2, 2, 2])
@@ -35,6 +38,9 @@ def by_size(frame: pl.DataFrame, sizes: Sequence[str], unit: str, title: str, or
     Columns: those of ``labels.labelled`` with panel, value, low, high.
     """
     groups, methods = _groups(frame), frame["method"].drop_nulls().unique(maintain_order=True).to_list()
+    fills = {method: _FILLS[place % len(_FILLS)] for place, method in enumerate(methods)}
+    frame = frame.with_columns(filled=pl.col("method").replace_strict(fills, default=None, return_dtype=pl.Float64))
+    frame = frame.drop(_PLACED, strict=False)
     base = alt.Chart(frame).encode(
         x=alt.X("size:O", sort=list(sizes), title="facts trained on", axis=alt.Axis(labelAngle=0, ticks=False)),
         xOffset=alt.XOffset("slot:N", sort=[f"{group} {method}" for group in groups for method in methods]),
@@ -49,9 +55,9 @@ def by_size(frame: pl.DataFrame, sizes: Sequence[str], unit: str, title: str, or
         y=y, detail="method:N", xOffset=alt.XOffset("slot:N"), tooltip=alt.value(None)
     )
     looks: dict[str, Any] = {
-        "shape": alt.Shape("group:N", scale=_scale(groups, 1), legend=None),
-        "fill": alt.Fill("group:N", scale=_scale(groups, 0), legend=None),
-        "fillOpacity": _fill(methods),
+        "shape": _shape(groups),
+        "fill": alt.Fill("group:N", scale=_scale(groups, 0), legend=_LEGEND),
+        "fillOpacity": alt.FillOpacity("filled:Q", scale=None),
     }
     dots = means.mark_point(opacity=1, size=60, cursor="pointer").encode(y=y, **looks)
     seeds = (
@@ -106,6 +112,7 @@ def heat(
         seeds: whether there are rows of single seeds.
         numbers: whether cells are written in.
     """
+    frame = frame.drop(_PLACED, strict=False)
     base = alt.Chart(frame).encode(
         x=alt.X(f"{x}:O", sort=list(x_order), title=x_title, axis=alt.Axis(ticks=False, labelAngle=0, domain=False)),
         y=alt.Y("set:O", sort=list(y_order), title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=170)),
@@ -149,6 +156,7 @@ def dots(
         looks: colour and shape of each ``kind``; None: there is but one.
         zero: whether a line stands at zero.
     """
+    frame = frame.drop(_PLACED, strict=False)
     base = alt.Chart(frame).encode(
         y=alt.Y(
             f"{y}:N", sort=list(y_order), title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=axis - 10)
@@ -197,6 +205,7 @@ def curves(
     """Lines over ``fraction``, one a ``kind``: its colour, dash and shape are ``looks``."""
     names = list(looks)
     ranges = [[look[part] for look in looks.values()] for part in range(3)]
+    frame = frame.drop(_PLACED, strict=False)
     base = alt.Chart(frame).encode(
         x=alt.X("fraction:Q", title=x_title, axis=x_axis, scale=x_scale),
         y=alt.Y("value:Q", title=title, axis=_axis("share"), scale=alt.Scale(zero=False)),
@@ -232,6 +241,7 @@ def curves(
 def scatter(frame: pl.DataFrame, order: Sequence[str]) -> Any:
     """KL against accuracy, a point a model. Columns: kl, accuracy and those of ``labels.labelled``."""
     groups, title = _groups(frame), "accuracy, in-domain"
+    frame = frame.drop(_PLACED, strict=False)
     base = alt.Chart(frame).encode(
         x=alt.X("kl:Q", title="KL to the base model, nats", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         y=alt.Y("accuracy:Q", title=title, axis=_axis("share"), scale=alt.Scale(zero=False)),
@@ -242,9 +252,8 @@ def scatter(frame: pl.DataFrame, order: Sequence[str]) -> Any:
             alt.Tooltip("accuracy:Q", format=".1%"),
         ],
     )
-    shapes = alt.Shape("group:N", scale=_scale(groups, 1), legend=None)
     rules = base.mark_rule(opacity=0.35).encode(y=alt.Y("accuracy_low:Q", title=title), y2="accuracy_high:Q")
-    points = base.mark_point(filled=True, opacity=1, size=70, cursor="pointer").encode(shape=shapes)
+    points = base.mark_point(filled=True, opacity=1, size=70, cursor="pointer").encode(shape=_shape(groups))
     return _faceted([rules, points], frame, order, "Points: accuracy against KL, one a model.", height=240)
 
 
@@ -270,8 +279,8 @@ def _faceted(
         single_seeds: whether there are rows of single seeds; shown with the means, or with ``means`` in their place.
         one_domain: whether means over both domains are shown until a domain is picked, and only then.
     """
-    least = 250 if columns == 2 else 200
-    width = {1: 620, 2: 320, 3: 210}[min(columns, len(order) or 1)]
+    columns = min(columns, len(order) or 1)
+    least, width = {1: (80, 620), 2: (250, 320), 3: (200, 210)}[columns]
     header = alt.Header(
         labels=list(order) != [""], labelFontSize=12, labelColor=INK, labelFontWeight=600, labelLimit=width
     )
@@ -318,15 +327,11 @@ def look_places(groups: Sequence[str]) -> list[int]:
 
 
 def _colour(groups: Sequence[str]) -> Any:
-    return alt.Color("group:N", scale=_scale(groups, 0), legend=alt.Legend(symbolType="circle", symbolStrokeWidth=0))
+    return alt.Color("group:N", scale=_scale(groups, 0), legend=_LEGEND)
 
 
-def _fill(methods: Sequence[str]) -> Any:
-    """The first method's points are filled, the second's open, others' between."""
-    opacities = [1.0, 0.0, 0.45, 0.2, 0.7][: len(methods)]
-    legend = alt.Legend(symbolStrokeColor=MUTED, symbolFillColor=MUTED) if len(methods) > 1 else None
-    scale = alt.Scale(domain=list(methods), range=opacities)
-    return alt.FillOpacity("method:N", scale=scale, legend=legend)
+def _shape(groups: Sequence[str]) -> Any:
+    return alt.Shape("group:N", scale=_scale(groups, 1), legend=_LEGEND)
 
 
 def _axis(unit: str) -> Any:
