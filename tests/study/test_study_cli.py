@@ -1,5 +1,7 @@
 """The command: a plan, init, status; what it refuses."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,11 @@ def test_status_counts_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert said[-2].split() == ["all", "5", "1"]
     assert said[-1].startswith("failed: stub") and "no luck today" in said[-1] and "error.txt" in said[-1]
     assert "no study's folder" in refused(capsys, "study", "status", tmp_path / "none")
+
+
+def test_tables_need_nothing_that_draws() -> None:
+    """Who has not installed the extra for pages can do a study."""
+    script = "import sys; sys.modules |= dict.fromkeys(['altair', 'jinja2', 'vl_convert']); "
+    script += "import knowshift.study.run, knowshift.report.study, knowshift.study.export"
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr

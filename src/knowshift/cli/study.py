@@ -70,10 +70,12 @@ def study(
     from knowshift.study.run import run
 
     table = run(read, out, name=executor, workers=workers, latex=latex, markdown=markdown)
+    page = out / "report.html"
+    drawn = f"page {page}" if page.is_file() else "no page, for want of knowshift[report]"
     done = (table["state"] == "done").sum()
     missing = (table["state"] == "missing").sum()
     typer.echo(
-        f"{done} cells done; tables in {out / FOLDER}"
+        f"{done} cells done; tables in {out / FOLDER}, {drawn}"
         + (f"; {missing} there cannot be (knowshift study status)" * bool(missing))
     )
 

@@ -5,6 +5,7 @@ The same command on the same folder does what is not done yet, and nothing else.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +26,7 @@ from knowshift.study.scheduler import Scheduler
 
 LOCK, PLAN = ".lock", "plan.json"
 PATIENCE = 0.5  # seconds
+DRAWN_BY = ("altair", "vl_convert", "jinja2")
 GOES_ON = "what is done is kept, and the same command goes on once there is room"
 
 
@@ -37,7 +39,7 @@ def run(
     latex: bool = False,
     markdown: bool = False,
 ) -> pl.DataFrame:
-    """Do all cells of a plan and write its tables; returns the index, see ``index.SCHEMA``.
+    """Do all cells of a plan and write its tables and page; returns the index, see ``index.SCHEMA``.
 
     Args:
         plan: what is to be done.
@@ -61,7 +63,7 @@ def run(
                 lambda: grid(plan, found, held_in(out)),
                 lambda needs: executor(name, out, workers, needs),
                 keep_models=plan.keep_models,
-                then=lambda: _write_tables(out, latex=latex, markdown=markdown, seed=plan.seed),
+                then=lambda: _report(out, latex=latex, markdown=markdown),
             )
 
 
@@ -96,10 +98,13 @@ def run_cells(
     return pl.read_parquet(out / index.INDEX)
 
 
-def _write_tables(out: Path, *, latex: bool, markdown: bool, seed: int) -> None:
-    from knowshift.study.export import export
+def _report(out: Path, *, latex: bool, markdown: bool) -> None:
+    """The tables, and the page where what draws it is installed."""
+    from knowshift.report import study as report
 
-    export(out, latex=latex, markdown=markdown, seed=seed)
+    report.export(out, latex=latex, markdown=markdown)
+    if all(find_spec(package) for package in DRAWN_BY):
+        report.write(out)
 
 
 @contextmanager

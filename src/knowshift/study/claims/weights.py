@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from knowshift.report.tables import mean
 from knowshift.report.words import percent
 from knowshift.study.claims.claim import Claim
 from knowshift.study.claims.contrasts import plain
@@ -65,7 +64,7 @@ def feed_forward(measures: Measures, model: str) -> Claim:
     kind = pl.col("module").str.split(".").list.last().is_in(FEED_FORWARD) | pl.col("module").str.contains(_OTHERS)
     parts = shares(inside_blocks, kind).filter("place")
     enriched, lacking = _mean(measures, model, dict(parts.select("key", "enrichment").iter_rows()))
-    restored, all_ = (mean(parts, column) for column in ("restored_share", "parameter_share"))
+    restored, all_ = parts.select(pl.col("restored_share", "parameter_share").mean()).row(0)
     raw = f"{percent(restored)} of the restored weights, {percent(all_)} of all"
     says = f"feed-forward parts hold {raw}: enriched {{}}"
     part = of_seeds(says, enriched, unit="ratio", margin=ENRICHED, why=lacking)

@@ -120,7 +120,10 @@ def share(nodes: list[dict[str, float]], cells: int, need: int) -> dict[str, flo
     """
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "GPU", "memory")}
     processors = sum(node.get("CPU", 0) for node in nodes) // max(cells, 1)
-    asked = {"num_cpus": int(max(1, min(processors, most["CPU"]))), "memory": int(min(need, most["memory"]))}
+    asked: dict[str, float] = {
+        "num_cpus": int(max(1, min(processors, most["CPU"]))),
+        "memory": int(min(need, most["memory"])),
+    }
     return asked | ({"num_gpus": 1} if most["GPU"] else {})
 
 
