@@ -1,6 +1,6 @@
 """A LoRA adapter that forgot something: repaired, and where the repair allows, an adapter again.
 
-    python examples/repair_lora.py ADAPTER --task task.jsonl [--knowledge world] [--budget MINUTES]
+    python examples/repair_lora.py ADAPTER --task task.jsonl [--task-metric M] [--knowledge world] [--budget MINUTES]
 
 ADAPTER is a PEFT folder; its base is read from there. The task's prompts must not be those that it was trained on.
 Written in cells (``# %%``), as editors show them.
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> tuple[dict[str, Any], Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter", type=Path)
     parser.add_argument("--task", type=Path, required=True)
+    parser.add_argument("--task-metric", default="exact", choices=["exact", "contains", "log-likelihood"])
     parser.add_argument("--knowledge", default="world")
     parser.add_argument("--budget", type=float, default=10)
     options = parser.parse_args(arguments)
@@ -39,7 +40,13 @@ def main(arguments: list[str] | None = None) -> tuple[dict[str, Any], Any]:
     # %% One call: base, adapter, what must be kept, what it was trained for
     adapter, out = options.adapter, Path("repaired")
     told = knowshift.repair(
-        base_of(adapter), adapter, knowledge=options.knowledge, task=options.task, out=out, budget=options.budget
+        base_of(adapter),
+        adapter,
+        knowledge=options.knowledge,
+        task=options.task,
+        task_metric=options.task_metric,
+        out=out,
+        budget=options.budget,
     )
     print(told["sentence"])
     return told, shipped(told, adapter, out)
