@@ -132,7 +132,7 @@ def test_two_processes_train_what_one_does(alone: Path, killed: str) -> None:
         for column in ("loss", "learning_rate", "grad_norm"):
             assert log[column].to_list() == pytest.approx(expected[column].to_list(), rel=1e-5), (method, column)
         if "kl_anchor" in log.columns:
-            assert log["kl_anchor"].to_list() == pytest.approx(expected["kl_anchor"].to_list(), rel=1e-3, abs=1e-7)
+            assert log["kl_anchor"].to_list() == pytest.approx(expected["kl_anchor"].to_list(), rel=2e-3, abs=1e-7)
         entry = json.loads((ours / "run.json").read_text())
         assert (entry["processes"], entry["divided"]) == (2, way == "fsdp2")
         assert {file.name for file in ours.iterdir()} == {file.name for file in theirs.iterdir()}
