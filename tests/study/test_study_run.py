@@ -1,6 +1,7 @@
 """A whole small study on a tiny model, in real worker processes: its files, done once, the same after damage."""
 
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -92,6 +93,33 @@ def test_only_what_validation_chose_is_asked_on_test(finished: Path) -> None:
 
 def facts_of(out: Path) -> list[str]:
     return [line for file in (out / "facts").iterdir() for line in file.read_text("utf-8").splitlines()]
+
+
+def test_a_dry_run_times_pieces_of_what_is_to_be_done_and_writes_nothing(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("study", plan, "--out", tmp_path / "none", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "13 cells, 0 done" in said
+    assert said.count("    knowshift ") == 11  # and two that are done in memory
+    for kind in KINDS:
+        assert re.search(rf"^{kind} +\d+ cells +\S+ (s|min|h)$", said, re.MULTILINE)
+    assert re.search(r"^time: [1-9]\S* (s|min|h) one after another", said, re.MULTILINE)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_reckons_from_what_is_done(
+    plan: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("knowshift.study.estimate.calibrate", lambda *_: pytest.fail("nothing is left to be timed"))
+    assert run("study", plan, "--out", finished, "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "13 cells, 13 done, 0 that there cannot be"
+    more = tmp_path / "more.yaml"
+    more.write_text(json.dumps({**json.loads(plan.read_text()), "seeds": [0, 1]}))
+    assert run("study", more, "--out", finished, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "21 cells, 13 done" in said
+    assert re.search(r"^train +1 cells", said, re.MULTILINE) and not re.search(r"^mastery +\d", said, re.MULTILINE)
 
 
 def test_a_damaged_table_is_made_again_and_says_the_same(plan: Path, finished: Path) -> None:
