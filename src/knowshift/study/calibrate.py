@@ -46,12 +46,16 @@ class Rate:
     between: float = 0.0
 
 
-def calibrate(plan: Plan, model: str, some: Sequence[Fact]) -> dict[str, Rate]:
+def calibrate(plan: Plan, model: str, some: Sequence[Fact], threads: int) -> dict[str, Rate]:
     """Rates by kind, of training by ``train METHOD``; on a terminal a bar says how far this is.
 
     Args:
         some: facts to ask, at least one; more than the largest of ``FACTS`` are of no use.
+        threads: of torch, as many as a cell will have.
     """
+    import torch
+
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="knowshift-calibrate-") as name:
         return _Bench(plan, model, some, Path(name)).rates()
 

@@ -94,7 +94,8 @@ def _time(
             taken = 0.0
         else:
             if model not in rates:
-                rates[model] = calibrate(plan, model, found.splits["train"].facts[: FACTS[-1]])
+                threads = max(1, processors() // at_once)
+                rates[model] = calibrate(plan, model, found.splits["train"].facts[: FACTS[-1]], threads)
             rate = rates[model][_rate(task)]
             taken = rate.fixed + rate.each * size.count + rate.between * size.models
         seconds[task.kind] = seconds.get(task.kind, 0.0) + taken
@@ -103,7 +104,7 @@ def _time(
         yield f"{kind:8} {count:5} cells {spoken(taken):>10}"
     whole = sum(seconds.values())
     beside = f"; with {at_once} at once no less than {spoken(whole / at_once)}" if at_once > 1 else ""
-    yield f"time: {spoken(whole)} one after another{beside} (each then has fewer processors)"
+    yield f"time: {spoken(whole)} one after another{beside}"
 
 
 def units(task: Task, facts: Mapping[str, int]) -> Units:
