@@ -32,6 +32,7 @@ async function draw(place) {
       renderer: "svg",
       actions: false,
     });
+    made.view.logLevel(1); // a chart of which a filter leaves nothing is no cause for a warning
     drawn.set(place, made);
     place.querySelector("img")?.remove();
     place.classList.add("drawn");

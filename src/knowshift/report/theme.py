@@ -106,6 +106,7 @@ def specification(chart: Any) -> dict[str, Any]:
     """
     if not isinstance(chart, alt.FacetChart):
         chart = chart.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
-    spec: dict[str, Any] = chart.to_dict()
+    with alt.data_transformers.enable("default", max_rows=None):
+        spec: dict[str, Any] = chart.to_dict()
     spec.pop("$schema", None)
     return spec
