@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import page_reader
 import planted_page
 import polars as pl
@@ -13,17 +14,13 @@ import pytest
 
 import commands
 from knowshift.report import make
+from knowshift.report.theme import specification
 from knowshift.study.export import read
 
 CHARTS = {
     "size", "accuracy", "transitions", "strategies", "restoration", "confirmed", "parts", "drift", "drift_accuracy",
     "concentration", "modules", "layers",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_page.write(tmp_path_factory.mktemp("study") / "one")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +146,12 @@ def test_a_study_without_anything_done_has_its_page(tmp_path: Path) -> None:
     page = page_reader.read(make([tmp_path]))
     assert specs(page) == {} and "0 supported" in page.all("section")[0].text
     assert page.all("td", "missing")
+
+
+def test_a_table_of_many_rows_is_drawn() -> None:
+    frame = pl.DataFrame({"x": range(6000), "panel": ["one"] * 6000})
+    spec = specification(alt.Chart(frame).mark_point().encode(x="x:Q").facet("panel:N"))
+    assert [len(rows) for rows in spec["datasets"].values()] == [6000]
 
 
 def test_two_studies_stand_side_by_side(

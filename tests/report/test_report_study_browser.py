@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import planted_page
 import pytest
 from browser import CHROMIUM, Browser
 from test_report_browser import CUT_OFF, DESKTOP, PHONE, TOO_WIDE
@@ -12,11 +11,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 SHOWN = "[...document.querySelectorAll('#table-{} tbody tr:not([hidden])')]"
 MARKS = "document.querySelectorAll('[data-chart={}] .mark-symbol path').length"
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return planted_page.write(tmp_path_factory.mktemp("study") / "one")
 
 
 @pytest.fixture(scope="module")
