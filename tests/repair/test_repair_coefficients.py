@@ -147,10 +147,10 @@ def test_a_result_is_a_file_and_not_learned_again(pair, tmp_path, monkeypatch):
     lessons = lessons_of(tuned)
     sweep = Sweep(lessons.model, base, tuned, region="all")
     monkeypatch.setattr(room, "learn", lambda *args, **options: learn(*args, **options, steps=2))
-    first = candidates(sweep, lessons, tmp_path, 0)
+    first = candidates(sweep, lessons, tmp_path, 0, 60)
     assert len({each.name for each in first}) == len(first) == len(room.WEIGHTS) * len(room.STRENGTHS)
     monkeypatch.setattr(room, "learn", None)
-    assert candidates(sweep, lessons, tmp_path, 0) == first
+    assert candidates(sweep, lessons, tmp_path, 0, 60) == first
     for each in first:
         values = each.how.values
         assert all(0 <= value <= 1 for value in values.values()) and any(value < 1 for value in values.values())
