@@ -115,7 +115,7 @@ def _confirmed(source: Source) -> Any:
     frame = marks.panels(_slim(frame, "kind"), "scope")
     looks = {name: (look[0], look[1]) for name, look in _looks(frame).items()}
     return marks.dots(
-        frame, "set", in_order(frame, "set"), _panel_order(frame), "accuracy gained on test", looks, zero=True, axis=120
+        frame, "set", in_order(frame, "set"), _panel_order(frame), "accuracy gained on test", looks, zero=True, axis=150
     )
 
 

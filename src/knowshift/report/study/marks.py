@@ -77,7 +77,9 @@ def by_size(frame: pl.DataFrame, sizes: Sequence[str], unit: str, title: str, or
         own = alt.Chart(frame).transform_filter("datum.level == null && datum.seed == null")
         rule = own.mark_rule(color=MUTED, strokeWidth=1.25).encode(
             y=y,
-            strokeDash=alt.StrokeDash("group:N", scale=dashes, legend=alt.Legend(symbolStrokeColor=MUTED)),
+            strokeDash=alt.StrokeDash(
+                "group:N", scale=dashes, legend=alt.Legend(symbolStrokeColor=MUTED, orient="bottom")
+            ),
             tooltip=_tooltip(title, unit),
         )
         layers.insert(0, rule)
