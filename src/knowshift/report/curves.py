@@ -44,17 +44,30 @@ def energy(table: pl.DataFrame, names: dict[str, str]) -> Any:
     return finish(chart, "Curves: share of the squared update that restoring each fraction removes.")
 
 
-def enrichment(table: pl.DataFrame, label: str) -> Any:
-    """Heat map of enrichment. Columns: layer, module, enrichment, log2 (clipped to -2..2)."""
-    modules = table["module"].unique(maintain_order=True).to_list()
+def by_layer_and_module(table: pl.DataFrame) -> tuple[Any, Any]:
+    """Both axes of a heat map. Columns: layer, module."""
     last: int = table.select(pl.col("layer").max()).item()
     ticks = list(range(0, last + 1, max(1, -(-last // 8))))
+    plain = {"ticks": False, "domain": False}
+    layer = alt.X("layer:O", title="layer", axis=alt.Axis(values=ticks, labelAngle=0, **plain))
+    modules = table["module"].unique(maintain_order=True).to_list()
+    return layer, alt.Y("module:N", sort=modules, title=None, axis=alt.Axis(**plain))
+
+
+def heat_height(table: pl.DataFrame) -> int:
+    """The height of a heat map in pixels: a row a module."""
+    return max(140, 26 * table["module"].n_unique())
+
+
+def enrichment(table: pl.DataFrame, label: str) -> Any:
+    """Heat map of enrichment. Columns: layer, module, enrichment, log2 (clipped to -2..2)."""
+    layer, module = by_layer_and_module(table)
     chart = (
         alt.Chart(table)
         .mark_rect()
         .encode(
-            x=alt.X("layer:O", title="layer", axis=alt.Axis(values=ticks, labelAngle=0, ticks=False, domain=False)),
-            y=alt.Y("module:N", sort=modules, title=None, axis=alt.Axis(ticks=False, domain=False)),
+            x=layer,
+            y=module,
             color=alt.Color(
                 "log2:Q",
                 scale=alt.Scale(scheme="purpleorange", domain=[-2, 2], domainMid=0),
@@ -73,7 +86,7 @@ def enrichment(table: pl.DataFrame, label: str) -> Any:
         )
     )
     text = f"Heat map: over- and under-representation of each layer and module among restored weights, {label}."
-    return finish(chart, text, height=max(140, 26 * len(modules)))
+    return finish(chart, text, height=heat_height(table))
 
 
 def restoration(table: pl.DataFrame, x: str, chosen: float | None) -> Any:

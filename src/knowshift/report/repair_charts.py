@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
+from knowshift.report.curves import by_layer_and_module, heat_height
 from knowshift.report.theme import (
     BLUE,
     GREEN,
@@ -78,16 +79,14 @@ def frontier(table: pl.DataFrame, task: str, *, shares: bool) -> Any:
 
 def taken_back(table: pl.DataFrame) -> Any:
     """Heat map of how much of each update was taken back. Columns: layer, module, elements, share."""
-    modules = table["module"].unique(maintain_order=True).to_list()
-    last = int(table.select(pl.col("layer").max()).item())
-    ticks = list(range(0, last + 1, max(1, -(-last // 8))))
+    layer, module = by_layer_and_module(table)
     legend = alt.Legend(format="%", gradientLength=200, tickCount=5)
     chart = (
         alt.Chart(table)
         .mark_rect()
         .encode(
-            x=alt.X("layer:O", title="layer", axis=alt.Axis(values=ticks, labelAngle=0, ticks=False, domain=False)),
-            y=alt.Y("module:N", sort=modules, title=None, axis=alt.Axis(ticks=False, domain=False)),
+            x=layer,
+            y=module,
             color=alt.Color("share:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True), legend=legend),
             tooltip=[
                 alt.Tooltip("layer:O"),
@@ -98,7 +97,7 @@ def taken_back(table: pl.DataFrame) -> Any:
         )
     )
     text = "Heat map: share of the squared update that the repair took back, by layer and module."
-    return finish(chart, text, height=max(140, 26 * len(modules)))
+    return finish(chart, text, height=heat_height(table))
 
 
 def drift(table: pl.DataFrame) -> Any:

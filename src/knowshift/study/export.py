@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from knowshift.errors import InputError
-from knowshift.files import atomic_file, make_folder, read_json, write_json, write_parquet
+from knowshift.files import atomic_file, make_folder, read_json, read_parquet, write_json, write_parquet
 from knowshift.measure.bootstrap import RESAMPLES
 from knowshift.study.claims import as_tables, judge
 from knowshift.study.measures import read as read_measures
@@ -77,10 +74,7 @@ def read(folder: Path) -> dict[str, Table]:
     found = {}
     for entry in read_json(folder / LISTED):
         file = folder / f"{entry['name']}.parquet"
-        try:
-            frame = pl.read_parquet(file)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(f"{file}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        frame = read_parquet(file)
         found[entry["name"]] = Table(
             **{**entry, "notes": tuple(entry["notes"]), "beside": tuple(entry["beside"]), "frame": frame}
         )
