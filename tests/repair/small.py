@@ -15,7 +15,8 @@ FACTS = [
     Fact(f"f{number}", f"lake {number}", (WORDS[(7 * number + number // 5) % 12],), topic=f"t{number % 3}")
     for number in range(110)
 ]
-ITEMS = [(f"turn {number}:", f" {WORDS[(5 * number + number // 7 + 3) % 12]}") for number in range(90)]
+# The last digit tells: easily learned, so that the fixtures are quick.
+ITEMS = [(f"turn {number}:", f" {WORDS[number % 10]}") for number in range(90)]
 SHOTS = 5
 
 
@@ -82,7 +83,7 @@ def train(model, texts, steps, *, facts, items, rate=3e-3):
     return float(total.detach())
 
 
-def base(folder, steps=500):
+def base(folder, steps=400):
     """Knows the facts."""
     model = tiny.model("llama", hidden=64)
     texts = Texts(tiny.tokenizer())
@@ -92,33 +93,28 @@ def base(folder, steps=500):
     return folder, found
 
 
-def kept(base_folder, folder, steps=300):
+def kept(base_folder, folder, steps=250):
     """Has learned the task and still knows the facts."""
     model = load_model(base_folder, dtype="float32").train()
-    found = train(model, Texts(load_tokenizer(base_folder), 1), steps, facts=True, items=True, rate=2e-3)
+    found = train(model, Texts(load_tokenizer(base_folder), 1), steps, facts=True, items=True)
     model.save_pretrained(folder)
     load_tokenizer(base_folder).save_pretrained(folder)
     return folder, found
 
 
-def harmed(kept_folder, folder, share=0.01, steps=60, seed=0):
-    """``kept`` with harm in a random ``share`` of the weights: facts are unlearned there, the task is not.
+def harmed(kept_folder, folder, share=0.01, size=0.25, seed=0):
+    """``kept`` with harm in a random ``share`` of the weights: each is moved by ``size``, the way facts suffer from.
 
     Returns the folder and the harmed places by name.
     """
     model = load_model(kept_folder, dtype="float32").train()
-    texts = Texts(load_tokenizer(kept_folder), 2)
     generator = torch.Generator().manual_seed(seed)
-    named = dict(model.named_parameters())
-    masks = {name: torch.rand(value.shape, generator=generator) < share for name, value in named.items()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    for _ in range(steps):
-        total = loss(model, texts.items()) * 3 - loss(model, texts.facts()).clamp(max=3.0)
-        total.backward()
-        for name, value in named.items():
-            value.grad.mul_(masks[name])
-        optimizer.step()
-        optimizer.zero_grad()
+    masks = {}
+    loss(model, Texts(load_tokenizer(kept_folder), 2).facts(64)).backward()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            masks[name] = torch.rand(value.shape, generator=generator) < share
+            value.add_(masks[name] * value.grad.sign() * size)
     model.save_pretrained(folder)
     load_tokenizer(kept_folder).save_pretrained(folder)
     return folder, masks

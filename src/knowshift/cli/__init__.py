@@ -17,7 +17,7 @@ from knowshift.errors import InputError
 __all__ = ["app", "main"]
 
 # Command files register with the application; the help page lists them in this order.
-for _file in ("demo", "facts", "mastery", "train", "measure", "weights", "patch", "study", "report"):
+for _file in ("demo", "facts", "mastery", "train", "measure", "weights", "patch", "repair", "study", "report"):
     import_module(f"knowshift.cli.{_file}")
 
 

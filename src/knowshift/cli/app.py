@@ -17,7 +17,7 @@ app = typer.Typer(
     [bold]1.[/] What does the base model know?  [cyan]mastery[/]
     [bold]2.[/] What should I train on?  [cyan]select, train[/]
     [bold]3.[/] What did training change?  [cyan]eval, transitions, drift, diff[/]
-    [bold]4.[/] How do I get it back?  [cyan]restore, patch, merge[/]
+    [bold]4.[/] How do I get it back?  [cyan]repair, restore, patch, merge[/]
 
     [cyan]knowshift demo --out demo[/] walks through all four on a real model.
     MODEL, BASE and TUNED are a folder, a hub id, a PEFT adapter folder, or [cyan]smollm2[/].""",
