@@ -144,6 +144,8 @@ def _why(found: Results) -> list[str]:
     kl, kept = (
         [one(found.means, name=name, measure=measure).value for name in found.methods] for measure in ("kl", "ood_kept")
     )
+    if len(set(kl)) < 2 or len(set(kept)) < 2:
+        return []  # no order, no correlation
     before, after = (kl[found.methods.index(name)] for name in (target, ours))
     order = float(spearmanr(kl, kept).statistic)
     return [
