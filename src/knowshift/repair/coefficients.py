@@ -107,14 +107,16 @@ def learn(
         put(Kept(_named(places, groups, coefficients.values)))
 
     with sweep.moving(region=REGION, seed=seed) as put:
+        begun = time.monotonic()
         if seconds < math.inf:  # how long is a step?
-            begun = time.monotonic()
             step(Coefficients(len(groups), 1))
             steps = max(min(LEAST, steps), min(steps, int(seconds / (time.monotonic() - begun))))
             put(Kept({}))
         coefficients = Coefficients(len(groups), steps)
         with bar("learning coefficients", steps) as advance:
-            for _ in range(steps):
+            for number in range(steps):
+                if number >= LEAST and time.monotonic() - begun > seconds:
+                    break  # the machine became slower than it was
                 step(coefficients)
                 advance(1)
     return _named(places, groups, coefficients.values)

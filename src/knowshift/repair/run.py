@@ -42,6 +42,8 @@ from knowshift.weights.walk import Tile, walk
 ASKED = 2400
 # Longest answer to a fact, in tokens.
 TOKENS = 16
+# Answers that are decoded together, at most: their keys and values are memory beside the model.
+ROWS = 128
 # Of the time until validation, for learning, then of what is left for measuring benefit; the rest is the race's.
 LEARNING, MEASURING = 0.35, 0.2
 
@@ -156,6 +158,7 @@ class Repair:
         """The engine of base or tuned model, in place of the one before."""
         self._engines.clear()
         engine = TransformersEngine(load_model(folder), load_tokenizer(folder))
+        engine.rows = min(engine.rows, ROWS)
         self._engines[role] = engine
         return engine
 
